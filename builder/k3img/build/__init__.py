@@ -1,0 +1,1 @@
+"""Plan -> Image: runs mkosi and publishes its results."""

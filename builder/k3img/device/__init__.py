@@ -1,0 +1,1 @@
+"""What runs on the node. Standard library, PyYAML and `k3img.node` only."""

@@ -1,0 +1,1 @@
+"""Profile + Tree -> Plan: every step of a build with its reason. Pure."""

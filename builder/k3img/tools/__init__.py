@@ -1,0 +1,1 @@
+"""Thin wrappers over programs of others: where they are, which version, how to call them."""

@@ -1,0 +1,1 @@
+"""Boots an image and proves that it works; writes the report."""

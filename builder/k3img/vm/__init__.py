@@ -1,0 +1,1 @@
+"""Virtual machines: a specification becomes QEMU arguments, a running machine, and a channel into it."""
