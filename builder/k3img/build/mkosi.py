@@ -1,0 +1,156 @@
+"""Runs mkosi on a workspace's projects. Its prepared trees and initrds are kept in the cache by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from k3img import proc
+from k3img.errors import BuildError, ProgramError
+from k3img.tools.publish import new_folder
+from k3img.tree import make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from k3img.build.workspace import Workspace
+    from k3img.log import Step
+    from k3img.tools.toolbox import Toolbox
+    from k3img.tree import Tree
+
+WHAT_TO_TRY = (
+    ("No space left on device", "The disk is full: free some space, or name another cache with K3IMG_CACHE."),
+    ("Could not resolve", "The mirror's name cannot be looked up: check the network."),
+    ("Failed to fetch", "The mirror could not be reached, or has moved on: check the network and try again."),
+    ("Could not connect", "The mirror could not be reached: check the network."),
+    ("Unable to locate package", "A package of the profile (os.packages) does not exist in this suite."),
+    ("has no installation candidate", "A package of the profile (os.packages) does not exist in this suite."),
+)
+
+
+def project_key(project: Path, names: tuple[str, ...], *more: str) -> str:
+    """Digest of some of a project's files and texts: names a cached result."""
+    total = hashlib.sha256("\0".join(more).encode())
+    for name in names:
+        path = project / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_symlink():
+                total.update(f"{file.relative_to(project)}\0{file.readlink()}\0".encode())
+            elif file.is_file():
+                total.update(f"{file.relative_to(project)}\0".encode() + file.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def build_initrd(work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *, refresh: bool) -> Path:
+    """The folder with `initrd.cpio.zst` and `initrd.manifest`, from the cache when nothing has changed."""
+    names = ("mkosi.conf", "k3img.json", "prepare", "mkosi.extra", "mkosi.sandbox")
+    place = tree.cache / "initrd" / project_key(work.initrd, names, str(toolbox.tools_tree))
+    if refresh:
+        shutil.rmtree(place, ignore_errors=True)
+    with new_folder(place, "this initrd") as folder:
+        if folder is not None:
+            run(work.initrd, work, tree, toolbox, this, output=folder)
+            # mkosi leaves the initrd under its name and links `initrd` to it.
+            for extra in folder.glob("initrd"):
+                extra.unlink()
+    return place
+
+
+def build_image(
+    work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *, initrd: Path, runtime: Path, refresh: bool
+) -> str:
+    """Run mkosi for the image; its results are in `work.output`. Returns when its packages were taken."""
+    shutil.copyfile(initrd / "initrd.cpio.zst", work.image / "initrd.cpio.zst")
+    system = _without_output(work.image)
+    place = (
+        tree.cache
+        / "trees"
+        / project_key(work.image, ("prepare", "k3img.json", "mkosi.sandbox"), system, str(toolbox.tools_tree))
+    )
+    stamp = place / "packages-as-of"
+    if refresh or not stamp.exists():
+        proc.run(["rm", "-rf", "--one-file-system", place])
+    make_folder(place)
+    taken = datetime.now(UTC)
+    run(
+        work.image,
+        work,
+        tree,
+        toolbox,
+        this,
+        "--cache-directory", place,
+        "--extra-tree", f"{runtime}:/usr/lib/k3s",
+        output=work.output,
+    )  # fmt: skip
+    if not stamp.exists():
+        stamp.write_text(f"{taken:%Y-%m-%dT%H:%M:%SZ}\n")
+    return stamp.read_text().strip()
+
+
+def run(
+    project: Path, work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *more: proc.Arg, output: Path
+) -> None:
+    """Run `mkosi build` in a project. Raises `BuildError` with the last lines and what to try."""
+
+    def see(line: str) -> None:
+        if line.startswith("‣"):
+            this.note(line.lstrip("‣ "))
+
+    try:
+        proc.run(
+            [
+                *toolbox.mkosi,
+                "--directory", project,
+                "--tools-tree", toolbox.tools_tree,
+                "--output-directory", output,
+                "--workspace-directory", make_folder(work.root / "tmp"),
+                "--package-cache-dir", make_folder(tree.cache / "packages"),
+                *more,
+                "--force",
+                "build",
+            ],
+            cwd=project,
+            log=work.log,
+            on_line=see,
+        )  # fmt: skip
+    except ProgramError as error:
+        hint = next((hint for mark, hint in WHAT_TO_TRY if mark in error.details), "")
+        raise BuildError(
+            f"mkosi could not build the {project.name}",
+            details=_interesting(error.details),
+            hint=f"{hint} The whole log: {work.log}".strip(),
+        ) from error
+
+
+def _interesting(output: str) -> str:
+    """The last lines without mkosi's own echo of a command that may be a page long."""
+    return "\n".join(line[:300] for line in output.splitlines()[-20:])
+
+
+def _without_output(project: Path) -> str:
+    """What of mkosi.conf decides the tree that mkosi caches: distribution and packages, not names."""
+    sections: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in (project / "mkosi.conf").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            current = sections.setdefault(line, [])
+        else:
+            current.append(line)
+    text = "\n".join(sections["[Content]"])
+    return (
+        "\n".join(sections["[Distribution]"])
+        + text.partition("Packages=")[2].partition("KernelCommandLine")[0]
+    )
+
+
+def packages(manifest: Path) -> list[Mapping[str, str]]:
+    """Name, version and architecture of every package in one of mkosi's manifests, sorted."""
+    listed = json.loads(manifest.read_text(encoding="utf-8"))["packages"]
+    return sorted(
+        ({key: item[key] for key in ("name", "version", "architecture")} for item in listed),
+        key=lambda item: item["name"],
+    )

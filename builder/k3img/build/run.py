@@ -1,0 +1,248 @@
+"""How a plan becomes an image: the contents page of the build."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import zstandard
+
+from k3img import log, proc
+from k3img.build import manifest, mkosi, workspace
+from k3img.build.model import Image, Request
+from k3img.errors import BuildError
+from k3img.plan.model import FetchRuntime, InstallSystem, MakeDisk, Plan, Publish, UnpackRuntime
+from k3img.profile.model import Compression, Format
+from k3img.runtime import release
+from k3img.runtime.unpack import Runtime, unpack
+from k3img.tools import toolbox as tools
+from k3img.tools.apt import sources
+from k3img.tools.publish import new_folder
+from k3img.tree import give_to_caller
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from k3img.build.workspace import Workspace
+    from k3img.runtime.lock import Lock
+    from k3img.runtime.release import Artifact
+    from k3img.tools.toolbox import Toolbox
+    from k3img.tree import Tree
+
+ZSTD_LEVEL = {Compression.FAST: 1, Compression.SMALL: 19}
+
+
+@dataclass
+class Phases:
+    """Seconds of each phase, in order; they go into the manifest."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, title: str) -> Iterator[log.Step]:
+        """Show and time one phase."""
+        with log.step(title) as this:
+            yield this
+        self.seconds[title] = round(this.seconds, 1)
+
+
+def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None) -> Image:
+    """Carry out a plan and publish its results in `request.out`, or find that they are there already.
+
+    Raises `MissingToolError`, `BuildError`; then nothing of an older image has been touched.
+    """
+    if (done := finished(plan, request)) is not None:
+        return done
+    phases = Phases()
+    with workspace.opened(tree, plan.name) as work:
+        try:
+            toolbox = prepare_tools(tree, phases)
+            artifact = fetch_runtime(plan, request, tree, lock, phases)
+            runtime = unpack_runtime(artifact, plan, tree, phases)
+            initrd = build_initrd(plan, request, tree, work, toolbox, phases)
+            taken = build_image(plan, request, tree, work, toolbox, initrd, runtime, phases)
+            raw = sparse_image(plan, work)
+            described = manifest.describe(
+                plan, raw, artifact, facts=facts(work, initrd, toolbox, runtime, taken)
+            )
+            return publish(plan, request, work, raw, described, phases)
+        except OSError as error:
+            raise BuildError(
+                f"cannot write {error.filename or work.root}: {error.strerror}",
+                hint="Free some space or mend the permissions; K3IMG_CACHE names another cache.",
+            ) from error
+
+
+def finished(plan: Plan, request: Request) -> Image | None:
+    """The image in `request.out` if it is what this plan would give, else None."""
+    image = manifest.load(request.out)
+    if image is None or request.refresh or image.manifest["plan_digest"] != plan.digest:
+        return None
+    if request.k3s is not None or request.k3s_mirror is not None:
+        wanted = release.resolve(
+            plan.one(FetchRuntime).version,
+            plan.arch,
+            file=request.k3s,
+            mirror=request.k3s_mirror,
+            cache=request.out,
+        )
+        if wanted.sha256 != image.manifest["runtime"]["sha256"]:
+            return None
+    return image
+
+
+def prepare_tools(tree: Tree, phases: Phases) -> Toolbox:
+    """mkosi and the tools tree, fetched when they are not in the cache."""
+    with phases.phase("Looking for tools"):
+        return tools.prepare(tree)
+
+
+def fetch_runtime(plan: Plan, request: Request, tree: Tree, lock: Lock | None, phases: Phases) -> Artifact:
+    """The k3s file, proven by its sha256."""
+    wanted = plan.one(FetchRuntime)
+    with phases.phase(f"Getting k3s {wanted.version}"):
+        artifact = release.resolve(
+            wanted.version,
+            wanted.arch,
+            file=request.k3s,
+            mirror=request.k3s_mirror,
+            lock=lock.k3s if lock else None,
+            cache=tree.cache / "k3s",
+            locked=request.locked,
+        )
+    if artifact.first_seen and not artifact.standin:
+        log.line(f"k3s {artifact.version} is not in a lock file yet; `k3img lock` pins it for good")
+    return artifact
+
+
+def unpack_runtime(artifact: Artifact, plan: Plan, tree: Tree, phases: Phases) -> Path:
+    """The unpacked runtime's folder in the cache, named by the file's sha256."""
+    folder = tree.cache / "runtime-unpacked" / artifact.sha256[:16]
+    if not folder.exists():
+        with (
+            phases.phase(f"Unpacking k3s for {plan.one(UnpackRuntime).into}"),
+            new_folder(folder, "this runtime") as made,
+        ):
+            if made is not None:
+                unpacked: Runtime = unpack(artifact, made / "k3s")
+                (made / "version").write_text(unpacked.version, encoding="utf-8")
+    return folder / "k3s"
+
+
+def build_initrd(
+    plan: Plan, request: Request, tree: Tree, work: Workspace, toolbox: Toolbox, phases: Phases
+) -> Path:
+    """The initrd's folder in the cache."""
+    system = plan.one(InstallSystem)
+    workspace.write_initrd_project(work, plan, tree, sources(system.suite, system.mirror))
+    with phases.phase("Building the initrd") as this:
+        return mkosi.build_initrd(work, tree, toolbox, this, refresh=request.refresh)
+
+
+def build_image(
+    plan: Plan,
+    request: Request,
+    tree: Tree,
+    work: Workspace,
+    toolbox: Toolbox,
+    initrd: Path,
+    runtime: Path,
+    phases: Phases,
+) -> str:
+    """The raw disk and the UKI, in the workspace; returns when the packages were taken (UTC)."""
+    system = plan.one(InstallSystem)
+    workspace.write_image_project(work, plan, tree, sources(system.suite, system.mirror))
+    with phases.phase("Building the image") as this:
+        return mkosi.build_image(
+            work, tree, toolbox, this, initrd=initrd, runtime=runtime, refresh=request.refresh
+        )
+
+
+def sparse_image(plan: Plan, work: Workspace) -> Path:
+    """The raw image, with holes where it is zero."""
+    raw = work.output / f"{plan.name}_{plan.version}.raw"
+    proc.run(["fallocate", "--dig-holes", raw], log=work.log)
+    return raw
+
+
+def facts(work: Workspace, initrd: Path, toolbox: Toolbox, runtime: Path, taken: str) -> dict[str, Any]:
+    """What the manifest says of packages, kernel and sizes."""
+    content = json.loads((work.output / "k3img-content.json").read_text(encoding="utf-8"))
+    (image,) = work.output.glob("*.manifest")
+    return {
+        "packages_as_of": taken,
+        "packages": {
+            "image": mkosi.packages(image),
+            "initrd": mkosi.packages(initrd / "initrd.manifest"),
+            "tools": [
+                {"name": name, "version": version} for name, version in sorted(toolbox.tree.packages.items())
+            ],
+        },
+        "mkosi": toolbox.mkosi_version,
+        "kernel": content["kernel"],
+        "sizes": {
+            "initrd": (initrd / "initrd.cpio.zst").stat().st_size,
+            "runtime": sum(path.lstat().st_size for path in runtime.rglob("*") if path.is_file()),
+            "usr": content["sizes"],
+        },
+    }
+
+
+def publish(
+    plan: Plan, request: Request, work: Workspace, raw: Path, described: dict[str, Any], phases: Phases
+) -> Image:
+    """Compress, hash, and move everything to `request.out` by rename."""
+    disk = plan.one(MakeDisk)
+    files = {raw.name: raw, f"{raw.stem}.efi": work.output / f"{raw.stem}.efi"}
+    if Format.RAW_ZST in plan.one(Publish).formats:
+        with phases.phase(f"Compressing {raw.name}"):
+            files[f"{raw.name}.zst"] = compress(raw, ZSTD_LEVEL[disk.compression])
+    with phases.phase("Hashing"):
+        hashes = {name: manifest.sha256(path) for name, path in files.items()}
+    described |= {
+        "image": {"raw": raw.name, "size": raw.stat().st_size, "sha256": hashes[raw.name]},
+        "uki": f"{raw.stem}.efi",
+        "files": {
+            name: {"size": path.stat().st_size, "sha256": hashes[name]} for name, path in files.items()
+        },
+        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "seconds": phases.seconds,
+    }
+    if Format.RAW not in plan.one(Publish).formats:
+        log.line(f"the raw image stays beside the compressed one: {raw.name} is what boot and verify use")
+    texts = {
+        "manifest.json": json.dumps(described, indent=1) + "\n",
+        "SHA256SUMS": manifest.sums(hashes),
+        "build.log": work.log.read_text(encoding="utf-8", errors="replace"),
+    }
+    for name, text in texts.items():
+        files[name] = work.output / name
+        files[name].write_text(text, encoding="utf-8")
+    workspace.publish(files, request.out)
+    give_to_caller(request.out)
+    shutil.rmtree(work.output)
+    return Image(folder=request.out, manifest=described, fresh=True)
+
+
+def compress(raw: Path, level: int) -> Path:
+    """NAME.raw.zst beside NAME.raw, with its size and a checksum in the frame."""
+    packed = raw.with_name(f"{raw.name}.zst")
+    size = raw.stat().st_size
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, window_log=25, enable_ldm=True, threads=-1, write_checksum=True
+    )
+    with (
+        raw.open("rb") as source,
+        packed.open("wb") as sink,
+        log.progress(f"Compressing {raw.name}", size) as advance,
+        zstandard.ZstdCompressor(compression_params=parameters).stream_writer(sink, size=size) as writer,
+    ):
+        while block := source.read(1 << 22):
+            writer.write(block)
+            advance(len(block))
+    return packed

@@ -1,0 +1,6 @@
+"""Programs that mkosi runs inside its sandbox, on the image's tree.
+
+Standard library only; they import nothing of ours.
+
+They read what to do from `k3img.json` in mkosi's source folder ($SRCDIR), see `k3img.render.mkosi`.
+"""

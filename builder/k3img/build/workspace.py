@@ -1,0 +1,140 @@
+"""Where a build works: a folder of the cache for each project and profile, made new from the plan."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from k3img import proc
+from k3img.errors import BuildError
+from k3img.plan.inputs import PACKAGE
+from k3img.plan.model import BuildInitrd, CopyCode, CopyFile, CopyOverlay, Plan, WriteFile
+from k3img.render import mkosi as render
+from k3img.tools.apt import NETWORK
+from k3img.tree import give_to_caller, make_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from k3img.tree import Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """A build's folders. `log` collects the output of every program that the build runs."""
+
+    root: Path
+
+    @property
+    def image(self) -> Path:
+        """The mkosi project of the image."""
+        return self.root / "image"
+
+    @property
+    def initrd(self) -> Path:
+        """The mkosi project of the initrd."""
+        return self.root / "initrd"
+
+    @property
+    def output(self) -> Path:
+        """What mkosi makes, before it is published."""
+        return self.root / "output"
+
+    @property
+    def log(self) -> Path:
+        """Output of every program of this build."""
+        return self.root / "build.log"
+
+
+@contextmanager
+def opened(tree: Tree, name: str) -> Iterator[Workspace]:
+    """The workspace of a profile, emptied, and locked against a second build of it.
+
+    Raises `BuildError` at once when another build holds it.
+    """
+    place = hashlib.sha256(str(tree.root).encode()).hexdigest()[:8]
+    root = make_folder(tree.cache / "work" / f"{name}-{place}")
+    with (root / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BuildError(
+                f"another build of {name} is running in {tree.root}",
+                hint="Wait for it to end, or end it. Its log: " + str(root / "build.log"),
+            ) from None
+        for leftover in root.iterdir():
+            if leftover.name != "lock":
+                proc.run(["rm", "-rf", "--one-file-system", leftover])
+        make_folder(root / "output")
+        (root / "build.log").touch()
+        yield Workspace(root=root)
+
+
+def write_initrd_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -> None:
+    """Lay out the mkosi project of the initrd."""
+    _write_project(work.initrd, render.initrd_project(plan), sources)
+    overlay = tree.overlays / plan.one(BuildInitrd).overlay
+    if overlay.is_dir():
+        copy_folder(overlay, work.initrd / "mkosi.extra")
+
+
+def write_image_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -> None:
+    """Lay out the mkosi project of the image: configuration, scripts, all that is copied over the root."""
+    _write_project(work.image, render.image_project(plan), sources)
+    _write(work.image / "finalize", render.script("finalize"), 0o755)
+    extra = work.image / "mkosi.extra"
+    for overlay in plan.all(CopyOverlay):
+        if (folder := tree.overlays / overlay.name).is_dir():
+            copy_folder(folder, extra)
+        else:
+            raise BuildError(f"there is no overlay {overlay.name!r} in {tree.overlays}")
+    code = plan.one(CopyCode)
+    copies = {f"{code.into}/{name}": PACKAGE / name for name in code.files}
+    copies |= {file.path: tree.root / file.source for file in plan.all(CopyFile)}
+    for path, source in copies.items():
+        target = extra / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    for text in plan.all(WriteFile):
+        _write(extra / text.path.lstrip("/"), text.text, text.mode)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a tree over another, modes and links kept, owners not: in the image all is root's."""
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+
+
+def publish(files: Mapping[str, Path], folder: Path) -> None:
+    """Put finished files into `folder`, each by rename, and remove what an earlier build left there."""
+    make_folder(folder)
+    for name, path in files.items():
+        give_to_caller(path)
+        moved = folder / f".{name}.part"
+        shutil.move(path, moved)
+        moved.rename(folder / name)
+    for old in folder.iterdir():
+        if old.name not in files and old.is_file():
+            old.unlink()
+    give_to_caller(folder)
+
+
+def _write_project(folder: Path, texts: Mapping[str, str], sources: str) -> None:
+    for name, text in texts.items():
+        _write(folder / name, text, 0o644)
+    _write(folder / "prepare", render.script("prepare"), 0o755)
+    # The file of this name keeps mkosi from writing sources of its own, whose debug archive mirrors lack.
+    _write(folder / "mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources", sources, 0o644)
+    network = [line for line in proc.run(["apt-config", "dump"]).splitlines() if NETWORK.match(line)]
+    conf = 'Acquire::Languages "none";\n' + "".join(f"{line}\n" for line in network)
+    _write(folder / "mkosi.sandbox/etc/apt/apt.conf.d/99k3img", conf, 0o644)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)

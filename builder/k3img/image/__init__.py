@@ -1,0 +1,1 @@
+"""Reading a finished image at rest, without root: GPT, erofs, UKI."""
