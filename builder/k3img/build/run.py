@@ -156,7 +156,8 @@ def build_image(
 ) -> str:
     """The raw disk and the UKI, in the workspace; returns when the packages were taken (UTC)."""
     system = plan.one(InstallSystem)
-    workspace.write_image_project(work, plan, tree, sources(system.suite, system.mirror))
+    text = sources(system.suite, system.mirror, components=system.components)
+    workspace.write_image_project(work, plan, tree, text)
     with phases.phase("Building the image") as this:
         return mkosi.build_image(
             work, tree, toolbox, this, initrd=initrd, runtime=runtime, refresh=request.refresh

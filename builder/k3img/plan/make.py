@@ -112,10 +112,14 @@ def _system(profile: Profile) -> InstallSystem:
     flavour = system.KERNELS[profile.os.kernel, profile.target.arch.debian]
     extra = ("intel-microcode", "amd64-microcode") if profile.os.microcode else ()
     ssh = ("openssh-server",) if profile.os.ssh else ()
+    packages = tuple(dict.fromkeys((*system.PACKAGES, flavour, *extra, *ssh, *profile.os.packages)))
+    # Debian keeps firmware that has no source apart since 12.
+    not_free = any(name.startswith("firmware-") or name.endswith("-microcode") for name in packages)
     return InstallSystem(
         suite=profile.os.suite,
         mirror=profile.os.mirror,
-        packages=tuple(dict.fromkeys((*system.PACKAGES, flavour, *extra, *ssh, *profile.os.packages))),
+        components=("main", "non-free-firmware") if not_free else ("main",),
+        packages=packages,
         remove=system.REMOVE,
         reason=f"os: Debian {profile.os.suite}, {profile.os.kernel} kernel",
     )

@@ -41,6 +41,7 @@ class InstallSystem:
 
     suite: str
     mirror: str | None
+    components: tuple[str, ...]
     packages: tuple[str, ...]
     remove: tuple[str, ...]
     reason: str

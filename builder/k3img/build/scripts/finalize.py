@@ -24,7 +24,8 @@ DROP = set(
     """
     alternatives apt dpkg cron.daily cron.d init.d initramfs initramfs-tools logrotate.d machine-id mtab
     os-release resolv.conf kernel passwd- group- shadow- gshadow- subuid- subgid- rc0.d rc1.d rc2.d rc3.d
-    rc4.d rc5.d rc6.d rcS.d update-motd.d debconf.conf adduser.conf deluser.conf hostname fstab crypttab localtime
+    rc4.d rc5.d rc6.d rcS.d update-motd.d debconf.conf adduser.conf deluser.conf hostname fstab crypttab
+    localtime
     timezone vconsole.conf credstore credstore.encrypted binfmt.d depmod.d opt skel ca-certificates
     ca-certificates.conf python3 python3.13 ld.so.conf.d ld.so.conf network selinux xdg terminfo .pwd.lock
     .updated motd issue issue.net

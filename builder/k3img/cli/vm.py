@@ -1,0 +1,224 @@
+"""Commands about running an image: `boot`, `verify`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from k3img.cli.build import image_folder
+from k3img.cli.common import json_option, load_profile, profile_option, tree_option
+from k3img.errors import UsageError
+from k3img.log import line
+from k3img.tools import kvm, toolbox
+from k3img.tree import give_to_caller, make_folder
+from k3img.verify import boot as boots
+from k3img.verify import released, report, run, session, testimages, throwaway, timeline
+from k3img.verify.hardware import PAIRS
+from k3img.verify.page import to_html
+from k3img.verify.report import Outcome
+from k3img.vm.spec import Accel, Network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from k3img.tools.toolbox import Toolbox
+    from k3img.tree import Tree
+    from k3img.verify.released import ReleasedImage
+    from k3img.verify.report import Report
+
+MARKS = {
+    Outcome.PASSED: ("✓", "green"),
+    Outcome.FAILED: ("✗", "bold red"),
+    Outcome.ERROR: ("✗", "bold red"),
+    Outcome.SKIPPED: ("-", "dim"),
+}
+
+out_option = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the image [out/PROFILE]."
+)
+accel_option = click.option(
+    "--accel",
+    type=click.Choice(["auto", *map(str, Accel)]),
+    default="auto",
+    show_default=True,
+    help="Who runs the guest; auto is KVM where a guest was seen to run under it.",
+)
+
+
+@click.command()
+@tree_option
+@profile_option
+@out_option
+@accel_option
+@click.option("--keep", is_flag=True, help="Keep what the machine writes, for the next boot of this image.")
+@click.option("--memory", default=4096, show_default=True, metavar="MIB", help="Memory of the machine.")
+def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, memory: int) -> None:
+    """Start a profile's image in QEMU: console here, API on 127.0.0.1. Ctrl-C ends it."""
+    image = released.load(image_folder(tree, profile, out=out), profile)
+    box = toolbox.find(tree)
+    disk = None
+    if keep:
+        # A disk belongs to the very image that it was begun with.
+        disk = make_folder(image.folder / "kept") / f"{image.sha256[:12]}.qcow2"
+    with (
+        _ends_in_order(),
+        boots.machine(
+            image,
+            box,
+            accel=_accel(accel, box, tree),
+            hardware=boots.Hardware(memory=memory, network=Network(internet=True)),
+            disk=disk,
+        ) as machine,
+    ):
+        try:
+            session.run(machine, image.folder / "kubeconfig.yaml")
+        except KeyboardInterrupt:
+            session.say("ended")
+
+
+@click.command()
+@tree_option
+@profile_option
+@out_option
+@accel_option
+@json_option
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), help="Also write JUnit XML here.")
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write the page here.")
+@click.option(
+    "--hardware",
+    is_flag=False,
+    flag_value="all",
+    default=None,
+    metavar="[PAIR]",
+    help=f"Also boot from other disk controllers: all, or one of {', '.join(PAIRS)}.",
+)
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(run.SCENARIOS),
+    help="Run these only; may be given several times [standard].",
+)
+@click.option(
+    "--test-images",
+    "images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The pods' images, an archive made by ci/runtime.",
+)
+@click.option("--keep", is_flag=True, help="Keep the machines' disks beside the report.")
+def verify(
+    tree: Tree,
+    profile: str,
+    out: Path | None,
+    accel: str,
+    as_json: bool,
+    junit: Path | None,
+    html: Path | None,
+    hardware: str | None,
+    scenarios: tuple[str, ...],
+    images: Path | None,
+    keep: bool,
+) -> int:
+    """Boot a profile's image in QEMU and prove that it works. Exit code 5 when a check fails."""
+    image = released.load(image_folder(tree, profile, out=out), profile)
+    box = toolbox.find(tree)
+    folder = make_folder(image.folder / "verify")
+    options = run.Options(
+        scenarios=_scenarios(scenarios, hardware),
+        pairs=_pairs(hardware),
+        test_images=images or testimages.find(tree, image.arch),
+        keep=folder,
+        keep_disks=keep,
+    )
+    wanted = load_profile(tree, profile).profile
+    if seed := throwaway.seed(wanted.cluster, registries=wanted.k3s.registries):
+        options = replace(options, credentials=seed.credentials, notes=seed.notes)
+    with _ends_in_order():
+        found = run.verify(image, box, tree, _accel(accel, box, tree), options)
+    pages = [report.save(html or folder / "report.html", to_html(found))]
+    pages.append(report.save(folder / "report.json", report.to_json(found)))
+    if junit is not None:
+        pages.append(report.save(junit, report.to_junit(found)))
+    for page in pages:
+        give_to_caller(page)
+    if as_json:
+        click.echo(report.to_json(found))
+    else:
+        _print(found, image)
+        click.echo("\n".join(f"  {page}" for page in pages))
+    return 0 if found.ok else 5
+
+
+def _scenarios(chosen: tuple[str, ...], hardware: str | None) -> tuple[str, ...]:
+    wanted = chosen or (run.STANDARD,)
+    return wanted if hardware is None or run.HARDWARE in wanted else (*wanted, run.HARDWARE)
+
+
+def _pairs(hardware: str | None) -> tuple[str, ...]:
+    if hardware in (None, "all"):
+        return tuple(PAIRS)
+    if hardware not in PAIRS:
+        raise UsageError(f"there is no pair {hardware}", hint=f"Pairs are {', '.join(PAIRS)}; or all.")
+    return (str(hardware),)
+
+
+def _accel(wanted: str, box: Toolbox, tree: Tree) -> Accel:
+    if wanted != "auto":
+        return Accel(wanted)
+    answer = kvm.works(box, tree)
+    if not answer.works:
+        line(f"no KVM ({answer.why}): the machine is emulated, several times slower")
+    return Accel.KVM if answer.works else Accel.TCG
+
+
+def _print(found: Report, image: ReleasedImage) -> None:
+    """The report for a person at a terminal."""
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    group = ""
+    for check in found.checks:
+        if check.group != group:
+            group = check.group
+            console.print(Text(f"\n{group}", style="bold"))
+        mark, style = MARKS[check.outcome]
+        row = Text.assemble("  ", (mark, style), f" {check.name}  ", (f"{check.seconds:.1f} s", "dim"))
+        console.print(row, soft_wrap=True)
+        if check.outcome in (Outcome.FAILED, Outcome.ERROR):
+            for text in check.evidence.splitlines()[:20]:
+                console.print(Text(f"      {text}", style="dim"), soft_wrap=True)
+    console.print()
+    for text in (
+        timeline.as_text(found.timeline),
+        *(f"{name}: {value}" for name, value in found.numbers.items()),
+        *found.notes,
+    ):
+        console.print(Text(text), soft_wrap=True)
+    how = "KVM" if found.accel == Accel.KVM else "emulated (TCG)"
+    console.print(Text(f"{image.name}, {how}, {found.seconds:.0f} s, sha256 {found.sha256}"), soft_wrap=True)
+    console.print(Text(found.verdict, style="bold green" if found.ok else "bold red"))
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """SIGTERM and a closed terminal end us as Ctrl-C does: machines stopped, temporary files removed."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+COMMANDS: tuple[click.Command, ...] = (boot, verify)

@@ -1,0 +1,121 @@
+"""Asking the node's own Kubernetes, with the admin's kubeconfig that k3s wrote and nothing but the library.
+
+HTTP/1.0 by hand: `http.client` pulls in the whole e-mail package, which costs a second under emulation.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from k3img.device.place import Place
+
+MAX_ANSWER = 8 << 20
+_FIELD = re.compile(
+    r"^\s*(server|certificate-authority-data|client-certificate-data|client-key-data):\s*(\S+)", re.M
+)
+
+
+class KubeError(Exception):
+    """The API server did not answer, or not with what was asked for."""
+
+
+def split_url(url: str) -> tuple[str, int]:
+    """Host and port of an `https://` URL."""
+    host, _, port = url.removeprefix("https://").rstrip("/").rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def fields(kubeconfig: str) -> dict[str, str]:
+    """The four values of a kubeconfig with one cluster and one user."""
+    return dict(_FIELD.findall(kubeconfig))
+
+
+class Client:
+    """Requests to the API server of this node."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._stamp: tuple[int, int] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._server = ("127.0.0.1", 6443)
+
+    def get(self, path: str, *, timeout: float = 10) -> bytes:
+        """The answer's body. Raises `KubeError` when there is none, or its status is not 200."""
+        try:
+            context = self._prepare()
+            with (
+                socket.create_connection(self._server, timeout=timeout) as plain,
+                context.wrap_socket(plain, server_hostname=self._server[0]) as link,
+            ):
+                return exchange(link, self._server[0], path)
+        except (OSError, ValueError, KeyError) as error:
+            raise KubeError(str(error)) from error
+
+    def json(self, path: str) -> Any:
+        """The answer as JSON."""
+        try:
+            return json.loads(self.get(path))
+        except ValueError as error:
+            raise KubeError(str(error)) from error
+
+    def _prepare(self) -> ssl.SSLContext:
+        """The TLS context of the present kubeconfig; k3s writes a new one when it renews certificates."""
+        stat = self._place.kubeconfig.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if self._context is None or stamp != self._stamp:
+            found = fields(self._place.kubeconfig.read_text())
+            self._context = _context(found)
+            self._server = split_url(found["server"])
+            self._stamp = stamp
+        return self._context
+
+
+def _context(found: dict[str, str]) -> ssl.SSLContext:
+    # Not create_default_context: its strictness of Python 3.13 refuses CAs such as k3s makes.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=_pem(found["certificate-authority-data"]).decode())
+    # The library reads a key from a file only; this one has no name and goes with the process.
+    handle = os.memfd_create("k3img", os.MFD_CLOEXEC)
+    try:
+        os.write(handle, _pem(found["client-certificate-data"]) + b"\n" + _pem(found["client-key-data"]))
+        context.load_cert_chain(f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+    return context
+
+
+def _pem(text: str) -> bytes:
+    return base64.b64decode(text)
+
+
+def exchange(link: socket.socket, host: str, path: str) -> bytes:
+    """Send one GET, return the body of a 200. Raises `KubeError` for another status."""
+    request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\nUser-Agent: k3img\r\n\r\n"
+    link.sendall(request.encode())
+    answer = bytearray()
+    while len(answer) < MAX_ANSWER and (piece := link.recv(1 << 16)):
+        answer += piece
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    status = head.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        raise KubeError(f"{path}: {head[:80].decode(errors='replace')!r}")
+    return body
+
+
+def plain_get(host: str, port: int, path: str, *, context: ssl.SSLContext | None = None) -> bytes:
+    """A GET without the kubeconfig: kubelet's and etcd's own health. Raises `KubeError`."""
+    try:
+        with socket.create_connection((host, port), timeout=10) as plain:
+            if context is None:
+                return exchange(plain, host, path)
+            with context.wrap_socket(plain, server_hostname=host) as link:
+                return exchange(link, host, path)
+    except OSError as error:
+        raise KubeError(str(error)) from error

@@ -1,0 +1,150 @@
+"""The one thing that a node waits for, worked out from what can be seen. Read by people, and by rpi4's tests.
+
+Order matters: the first thing that is missing explains all that come after it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from k3img.device import files, links, probe
+from k3img.device.outcome import Go, Outcome
+
+if TYPE_CHECKING:
+    from k3img.device.kube import Client
+    from k3img.device.links import Address
+    from k3img.device.place import Place
+    from k3img.device.probe import NodeState
+    from k3img.device.system import System
+
+RESTARTS = 3
+"""So often may k3s be restarted before that is worth saying."""
+
+
+class Mood(StrEnum):
+    """A node's state in one word."""
+
+    STARTING = "starting"
+    WAITING = "waiting"
+    STOPPED = "stopped"
+    FAULT = "fault"
+    READY = "ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a person is told: the state, the one thing that it waits for, what to do, and the rest."""
+
+    mood: Mood
+    what: str = ""
+    todo: str = ""
+    addresses: tuple[Address, ...] = ()
+    notes: tuple[str, ...] = ()
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """One look at the machine. `unit` is k3s' unit, asked for only now and then."""
+
+    outcome: Outcome | None
+    failed_first: bool = False
+    cards: tuple[links.Link, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    node: NodeState | None = None
+    unit: probe.Unit = field(default_factory=probe.Unit)
+    last_words: str = ""
+    gone_labels: tuple[str, ...] = ()
+
+
+def look(
+    place: Place, system: System, client: Client | None, *, with_unit: bool, previous: Seen | None
+) -> Seen:
+    """Look at everything; k3s' unit is only asked for `with_unit` (it costs a program start)."""
+    from k3img.device import outcome as outcomes  # noqa: PLC0415
+
+    result = previous.outcome if previous and previous.outcome else outcomes.load(place)
+    if result is None or result.go is not Go.RUN:
+        return Seen(outcome=result, cards=links.cards(place), addresses=links.addresses(place, system))
+    state = probe.node(client, result.node) if client is not None and place.kubeconfig.exists() else None
+    unit = previous.unit if previous else probe.Unit()
+    words = previous.last_words if previous else ""
+    if with_unit:
+        unit = probe.unit(system, unit_name(result))
+        words = _last_words(system, unit_name(result)) if unit.restarts > RESTARTS and state is None else ""
+    return Seen(
+        outcome=result,
+        cards=links.cards(place),
+        addresses=links.addresses(place, system),
+        node=state,
+        unit=unit,
+        last_words=words,
+        gone_labels=gone_labels(place),
+    )
+
+
+def unit_name(result: Outcome) -> str:
+    """k3s' unit of this node's role."""
+    return "k3s.service" if result.role == "server" else "k3s-agent.service"
+
+
+def gone_labels(place: Place) -> tuple[str, ...]:
+    """Labels that node.yaml had once and has no more."""
+    return tuple((files.read_text(place.state / "gone-labels") or "").split())
+
+
+def _last_words(system: System, unit: str) -> str:
+    done = system.run(
+        ["journalctl", "--unit", unit, "--lines=1", "--output=cat", "--no-pager", "--priority=info"],
+        timeout=30,
+    )
+    return done.output.splitlines()[-1][:160] if done.status == 0 and done.output else ""
+
+
+def view(seen: Seen) -> View:
+    """What there is to say about what was seen."""
+    result = seen.outcome
+    if result is None:
+        return View(mood=Mood.STARTING, what="k3img-firstboot", addresses=seen.addresses)
+    notes = (*result.problems, *result.notes, *_label_notes(seen, result.node))
+    if result.go is not Go.RUN:
+        mood = {Go.STOP: Mood.STOPPED, Go.REBOOT: Mood.STARTING}.get(result.go, Mood.WAITING)
+        return View(mood=mood, what=result.what, todo=result.todo, addresses=seen.addresses, notes=notes)
+    down = [card.name for card in seen.cards if not card.carrier]
+    if seen.node is not None and seen.node.ready:
+        if seen.cards and len(down) == len(seen.cards):
+            notes = (*notes, f"no link on {', '.join(down)}")
+        return View(mood=Mood.READY, addresses=seen.addresses, notes=notes, version=seen.node.version)
+    mood, what, todo = _waiting(seen, result, down)
+    return View(mood=mood, what=what, todo=todo, addresses=seen.addresses, notes=notes)
+
+
+def _waiting(seen: Seen, result: Outcome, down: list[str]) -> tuple[Mood, str, str]:
+    if not seen.cards:
+        todo = "Give the machine a wired network card that this image has a driver for."
+        return Mood.WAITING, "a network card: none was found", todo
+    if len(down) == len(seen.cards):
+        return Mood.WAITING, f"no link on {', '.join(down)}", "Plug in the network cable."
+    if not seen.addresses:
+        up = ", ".join(card.name for card in seen.cards if card.carrier)
+        todo = "Check the DHCP server, or seed the node with a fixed address."
+        return Mood.WAITING, f"an address from DHCP on {up}", todo
+    if seen.unit.restarts > RESTARTS and seen.node is None:
+        words = f": {seen.last_words}" if seen.last_words else ""
+        todo = "Power it off and on; if that does not help, look at the journal (users.md, 6)."
+        return Mood.FAULT, f"k3s does not start ({seen.unit.restarts} times{words})", todo
+    if seen.node is None:
+        return Mood.STARTING, "Kubernetes to start", ""
+    return Mood.STARTING, f"node {result.node} to become Ready ({seen.node.reason[:160]})", ""
+
+
+def _label_notes(seen: Seen, node: str) -> tuple[str, ...]:
+    if seen.node is None:
+        return ()
+    return tuple(
+        f"label {key} is not in node.yaml any more, but stays on the Node: kubectl label node {node} {key}-"
+        for key in seen.gone_labels
+        if key in seen.node.labels
+    )

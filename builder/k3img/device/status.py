@@ -1,0 +1,209 @@
+"""k3img-status: the one resident service. It tells people how the node is, and minds the clock.
+
+Told on every console, and in `status.txt` on the seed partition, each time the state changes and not
+otherwise. Written to the FAT only once a state has lasted: an ordinary boot mounts it once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from k3img.device import address, clock, files, image, links, observe, report
+from k3img.device.bootstrap import mark_bootstrapped
+from k3img.device.observe import Mood, Seen, View
+from k3img.device.outcome import Go
+from k3img.device.seedpart import SeedUnreadableError, opened
+from k3img.node.medium import KUBECONFIG, STATUS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from k3img.device.kube import Client
+    from k3img.device.outcome import Outcome
+    from k3img.device.place import Place
+    from k3img.device.system import System
+
+BUSY_TICK, CALM_TICK = 3.0, 30.0
+"""Seconds between two looks: while something is under way, and once nothing is."""
+
+UNIT_EVERY = 5
+"""k3s' unit is asked for at every so many looks while it starts."""
+
+MISSES = 5
+"""So many requests in a row may fail before a Ready node counts as starting again."""
+
+LASTING = 20.0
+"""Seconds that a passing state must last before it is written to the FAT."""
+
+SAVE_CLOCK = 3600.0
+STEP = 86400.0
+"""A clock that jumps further than this after k3s has started makes its certificates wrong."""
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: systemd asked us to end
+    """SIGTERM came."""
+
+
+class Watch:
+    """The loop's memory."""
+
+    def __init__(self, place: Place, system: System) -> None:
+        self.place = place
+        self.system = system
+        self.info = image.load(place)
+        self.seen: Seen | None = None
+        self.view: View | None = None
+        self.since = 0.0
+        self.ticks = 0
+        self.missed = 0
+        self.unwritten_since: float | None = None
+        self.published = ""
+        self.clock_saved = system.since_boot()
+        self.offset: float | None = None
+        self._client: Client | None = None
+
+    def client(self) -> Client | None:
+        """The API client, once there is a kubeconfig: before that, TLS need not be loaded."""
+        if self._client is None and self.place.kubeconfig.exists():
+            from k3img.device.kube import Client  # noqa: PLC0415
+
+            self._client = Client(self.place)
+        return self._client
+
+    def tick(self) -> float:
+        """Look once, tell what changed, and return the seconds until the next look."""
+        calm = self.view is not None and self.view.mood in {Mood.READY, Mood.STOPPED}
+        with_unit = not calm and self.ticks % UNIT_EVERY == UNIT_EVERY - 1
+        seen = observe.look(self.place, self.system, self.client(), with_unit=with_unit, previous=self.seen)
+        if seen.node is not None or self.seen is None or self.seen.node is None:
+            self.missed = 0
+        elif self.missed < MISSES:
+            # A busy API server that is late once has not stopped.
+            self.missed += 1
+            seen = replace(seen, node=self.seen.node)
+        self.seen = seen
+        self.ticks += 1
+        self._tell(observe.view(self.seen), self.seen)
+        self._write_when_lasting(self.seen)
+        self._mind_clock(self.seen)
+        self._mind_node(self.seen)
+        final = self.view is not None and self.view.mood in {Mood.READY, Mood.STOPPED}
+        return CALM_TICK if final and not self.missed else BUSY_TICK
+
+    def _tell(self, view: View, seen: Seen) -> None:
+        if view == self.view:
+            return
+        if self.view is None or (view.mood, view.what) != (self.view.mood, self.view.what):
+            self.since = self.system.now()
+        self.view = view
+        if self.unwritten_since is None:
+            self.unwritten_since = self.system.since_boot()
+        hash_ = report.usrhash(files.read_text(self.place.root / "proc/cmdline") or "")
+        line = report.machine_line(seen.outcome, view, hash_)
+        self.system.log(line)
+        text = report.console(report.lines(self.info, seen.outcome, view, self.since), line)
+        for name in console_names(self.place):
+            write_console(self.place, name, text)
+
+    def _write_when_lasting(self, seen: Seen) -> None:
+        """Write `status.txt` when a final state is reached, or a passing one has lasted."""
+        if self.unwritten_since is None or self.view is None or seen.outcome is None:
+            return
+        final = self.view.mood in {Mood.READY, Mood.STOPPED}
+        if not final and self.system.since_boot() - self.unwritten_since < LASTING:
+            return
+        self.unwritten_since = None
+        if not seen.outcome.seed_device:
+            return
+        try:
+            with opened(
+                self.place, self.system, self.place.root / seen.outcome.seed_device.lstrip("/")
+            ) as folder:
+                text = report.lines(self.info, seen.outcome, self.view, self.since)
+                files.overwrite(folder / STATUS, report.status_file(text, self.system.now()))
+                if self.view.mood is Mood.READY:
+                    self._publish(seen.outcome, self.view, folder)
+        except (SeedUnreadableError, OSError) as error:
+            self.system.log(f"{STATUS} could not be written: {error}")
+
+    def _publish(self, outcome: Outcome, view: View, folder: Path) -> None:
+        """The kubeconfig of a node that nobody seeded; for another one, that its datastore was made."""
+        if outcome.bootstrap:
+            mark_bootstrapped(self.place, folder)
+        text = files.read_text(self.place.kubeconfig)
+        if not outcome.standalone or text is None or not view.addresses:
+            return
+        made = report.kubeconfig(text + "\n", view.addresses[0].ip, outcome.node)
+        files.write(folder / KUBECONFIG, made, mode=None)
+
+    def _mind_clock(self, seen: Seen) -> None:
+        """Save the time now and then; restart k3s once when it jumped by more than a day."""
+        boot, now = self.system.since_boot(), self.system.now()
+        if boot - self.clock_saved >= SAVE_CLOCK:
+            clock.save(self.place, self.system)
+            self.clock_saved = boot
+        before, self.offset = self.offset, now - boot
+        if before is None or abs(self.offset - before) < STEP:
+            return
+        clock.save(self.place, self.system)
+        mark = self.place.run / "clock-stepped"
+        running = seen.outcome is not None and seen.outcome.go is Go.RUN and self.place.kubeconfig.exists()
+        if not running or mark.exists() or seen.outcome is None:
+            return
+        files.write(mark, "")
+        self.system.log("the clock jumped by more than a day: k3s is restarted")
+        self.system.run(["systemctl", "--no-block", "try-restart", observe.unit_name(seen.outcome)])
+
+    def _mind_node(self, seen: Seen) -> None:
+        """Forget labels that are gone from the Node; renew the services' route that a pulled cable took."""
+        if seen.node is None:
+            return
+        still = [key for key in seen.gone_labels if key in seen.node.labels]
+        if seen.gone_labels and len(still) < len(seen.gone_labels):
+            files.write(self.place.state / "gone-labels", "\n".join(still))
+        if seen.addresses and links.default_route(self.place) is None:
+            address.route_services(self.place, self.system, seen.addresses[0])
+
+
+def console_names(place: Place) -> tuple[str, ...]:
+    """The consoles to write to: those of the kernel, a screen's first terminal in place of `tty0`."""
+    active = (files.read_text(place.sys / "class/tty/console/active") or "").split()
+    names = ["tty1" if name.startswith("tty0") else name for name in active]
+    if (place.root / "dev/tty1").exists():
+        names.append("tty1")
+    return tuple(dict.fromkeys(names))
+
+
+def write_console(place: Place, name: str, text: str) -> None:
+    """Write to a terminal without waiting: a serial line that nobody reads must not hold us up."""
+    try:
+        flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK
+        handle = os.open(place.root / "dev" / name, flags)
+    except OSError:
+        return
+    try:
+        os.write(handle, text.encode(errors="replace"))
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def run(place: Place, system: System) -> int:
+    """Watch until systemd ends us; the time is saved then."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, stop)
+    watch = Watch(place, system)
+    try:
+        while True:
+            system.sleep(watch.tick())
+    except Stopped:
+        clock.save(place, system)
+    return 0

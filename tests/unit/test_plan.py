@@ -1,0 +1,159 @@
+"""Plans and what is rendered from them: golden files of every shipped profile, and rules that must hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from k3img.plan import inputs, system
+from k3img.plan.make import image_id, image_version, make
+from k3img.plan.model import CopyOverlay, InstallSystem, MaskUnits, Plan, TrimKernel, WriteFile
+from k3img.plan.text import as_text
+from k3img.profile.load import load
+from k3img.profile.model import Compression
+from k3img.render import mkosi as render
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from k3img.profile.model import Profile
+    from k3img.tree import Tree
+
+EPOCH = 1_790_000_000
+SHIPPED = ("x86", "x86-cloud", "x86-debug")
+
+
+def plan_of(project: Tree, name: str, **changes: Any) -> Plan:
+    """The plan of a shipped profile, with the digests of our own code left out: they change every day."""
+    profile = load(ROOT / f"profiles/{name}.yaml", project).profile
+    return make_plain(dataclasses.replace(profile, **changes))
+
+
+def make_plain(profile: Profile) -> Plan:
+    overlays = dict.fromkeys(("base", "initrd", "debug", "ssh", *profile.os.overlays), "overlay")
+    files = dict.fromkeys((*profile.k3s.images, *profile.k3s.manifests), "f" * 64)
+    facts = inputs.Inputs(
+        source_date_epoch=EPOCH, builder="builder", overlays=overlays, files=files, code={"errors.py": "code"}
+    )
+    return make(profile, facts)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_golden(name: str, project: Tree, golden: Callable[[str, str], None]) -> None:
+    plan = plan_of(project, name)
+    golden(f"{name}/plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
+    for path, text in render.image_project(plan).items():
+        if path != "k3img.json":  # all of it is in plan.json
+            golden(f"{name}/{path}", text)
+    golden(f"{name}/initrd/mkosi.conf", render.initrd_project(plan)["mkosi.conf"])
+
+
+def test_the_same_profile_gives_the_same_digest(project: Tree) -> None:
+    assert plan_of(project, "x86").digest == plan_of(project, "x86").digest
+
+
+def test_what_changes_the_image_changes_the_digest(project: Tree) -> None:
+    plan = plan_of(project, "x86")
+    others = [
+        plan_of(project, "x86", debug=True),
+        plan_of(project, "x86-cloud"),
+        dataclasses.replace(plan, builder="other"),
+        dataclasses.replace(plan, lock="other"),
+        dataclasses.replace(plan, source_date_epoch=EPOCH + 1),
+    ]
+    assert len({plan.digest, *(other.digest for other in others)}) == len(others) + 1
+
+
+def test_a_debug_image_says_so_in_its_name(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    assert image_id(dataclasses.replace(profile, debug=True)) == "x86-debug"
+    assert image_id(profile) == "x86"
+
+
+def test_versions_only_grow_with_the_source_date(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    versions = [image_version(profile, EPOCH + hours * 3600) for hours in (0, 1, 30, 24 * 400)]
+    assert versions == sorted(set(versions))
+
+
+def test_only_a_debug_image_has_a_way_to_log_in(project: Tree) -> None:
+    def masked(name: str) -> set[str]:
+        return set(plan_of(project, name).one(MaskUnits).units)
+
+    assert set(system.LOGIN_UNITS) <= masked("x86")
+    assert not set(system.LOGIN_UNITS) & masked("x86-debug")
+    assert "debug" not in {step.name for step in plan_of(project, "x86").all(CopyOverlay)}
+    assert "debug" in {step.name for step in plan_of(project, "x86-debug").all(CopyOverlay)}
+
+
+def test_ssh_comes_only_when_asked_for(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    with_ssh = make_plain(dataclasses.replace(profile, os=dataclasses.replace(profile.os, ssh=True)))
+    assert "openssh-server" in with_ssh.one(InstallSystem).packages
+    assert "openssh-server" not in make_plain(profile).one(InstallSystem).packages
+
+
+def test_the_agent_never_sees_an_option_of_the_server(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    k3s = dataclasses.replace(profile.k3s, server={"tls-san": ["a.example"]}, disable=("traefik",))
+    texts = {step.path: step.text for step in make_plain(dataclasses.replace(profile, k3s=k3s)).all(WriteFile)}
+    assert "tls-san" in texts["/usr/share/k3img/k3s/server.yaml"]
+    for word in ("tls-san", "disable", "write-kubeconfig"):
+        assert word not in texts["/usr/share/k3img/k3s/agent.yaml"]
+
+
+def test_a_baked_image_is_named_by_its_content(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    k3s = dataclasses.replace(profile.k3s, images=("images/web.tar",), manifests=("m/web.yaml",))
+    plan = make_plain(dataclasses.replace(profile, k3s=k3s))
+    rules = next(step.text for step in plan.all(WriteFile) if step.path.endswith("k3img-baked-in.conf"))
+    assert "/usr/share/k3img/images/ffffffffffff-web.tar" in rules
+    assert ".cache.json" in rules
+    assert "manifests/k3img - - - - /usr/share/k3img/manifests" in rules
+
+
+def test_every_wanted_module_of_the_profile_is_required(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    plan = make_plain(dataclasses.replace(profile, os=dataclasses.replace(profile.os, modules=("xfs",))))
+    assert "xfs" in plan.one(TrimKernel).required
+
+
+def test_the_levels_differ(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    texts = {
+        level: render.image_project(
+            make_plain(dataclasses.replace(profile, image=dataclasses.replace(profile.image, compression=level)))
+        )["mkosi.repart/20-usr.conf"]
+        for level in Compression
+    }
+    assert texts[Compression.FAST] != texts[Compression.SMALL]
+
+
+def test_text_has_a_reason_for_every_step(project: Tree) -> None:
+    plan = plan_of(project, "x86")
+    text = as_text(plan)
+    assert plan.digest in text
+    for step in plan.steps:
+        assert step.reason
+        assert step.reason in text
+
+
+def test_a_folder_is_digested_by_names_modes_and_contents(tree: Tree) -> None:
+    folder = tree.overlays / "base"
+    (folder / "a").write_text("1")
+    seen = [inputs.folder_digest(folder)]
+    (folder / "a").chmod(0o755)
+    seen.append(inputs.folder_digest(folder))
+    (folder / "a").write_text("2")
+    seen.append(inputs.folder_digest(folder))
+    (folder / "a").rename(folder / "b")
+    seen.append(inputs.folder_digest(folder))
+    (folder / "link").symlink_to("b")
+    seen.append(inputs.folder_digest(folder))
+    (folder / "empty").mkdir()
+    seen.append(inputs.folder_digest(folder))
+    assert len(set(seen)) == len(seen)
