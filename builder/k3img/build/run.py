@@ -56,7 +56,7 @@ def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None)
 
     Raises `MissingToolError`, `BuildError`; then nothing of an older image has been touched.
     """
-    if (done := finished(plan, request)) is not None:
+    if (done := finished(plan, request, tree)) is not None:
         return done
     phases = Phases()
     with workspace.opened(tree, plan.name) as work:
@@ -78,7 +78,7 @@ def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None)
             ) from error
 
 
-def finished(plan: Plan, request: Request) -> Image | None:
+def finished(plan: Plan, request: Request, tree: Tree) -> Image | None:
     """The image in `request.out` if it is what this plan would give, else None."""
     image = manifest.load(request.out)
     if image is None or request.refresh or image.manifest["plan_digest"] != plan.digest:
@@ -89,7 +89,7 @@ def finished(plan: Plan, request: Request) -> Image | None:
             plan.arch,
             file=request.k3s,
             mirror=request.k3s_mirror,
-            cache=request.out,
+            cache=tree.cache,
         )
         if wanted.sha256 != image.manifest["runtime"]["sha256"]:
             return None
@@ -112,7 +112,7 @@ def fetch_runtime(plan: Plan, request: Request, tree: Tree, lock: Lock | None, p
             file=request.k3s,
             mirror=request.k3s_mirror,
             lock=lock.k3s if lock else None,
-            cache=tree.cache / "k3s",
+            cache=tree.cache,
             locked=request.locked,
         )
     if artifact.first_seen and not artifact.standin:
