@@ -1,4 +1,7 @@
-"""Modules stay under 400 lines and functions under 60; ruff has rules for statements, not for lines."""
+"""Modules stay under 400 lines and functions under 60; ruff has rules for statements, not for lines.
+
+A test's module may be longer: it is read one test at a time.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ def too_long(file: Path) -> list[str]:
     """The complaints about one file."""
     text = file.read_text(encoding="utf-8")
     lines = len(text.splitlines())
-    found = [f"{file}: {lines} lines, at most {MODULE}"] if lines > MODULE else []
+    found = []
+    if lines > MODULE and "tests" not in file.parts:
+        found.append(f"{file}: {lines} lines, at most {MODULE}")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
             length = node.end_lineno - node.lineno + 1

@@ -27,6 +27,19 @@ Arg = str | os.PathLike[str]
 KEPT_LINES = 40
 """Lines of output that an error carries."""
 
+# How sh starts a child: ours to wait for and to end, with pipes instead of a terminal, any status accepted.
+PLAIN: dict[str, Any] = {
+    "_bg": True,
+    "_bg_exc": False,
+    "_return_cmd": True,
+    "_new_session": True,
+    "_tty_out": False,
+    "_decode_errors": "replace",
+    "_no_out": True,
+    "_no_err": True,
+    "_ok_code": list(range(-64, 256)),
+}
+
 # What a child may see of our environment: where things are, how to reach the network, nothing else.
 ALLOWED = (
     *("PATH", "HOME", "USER", "TMPDIR", "TERM", "K3IMG_CACHE"),
@@ -90,26 +103,16 @@ def run(
             if on_line is not None:
                 on_line(text.rstrip("\n"))
 
-        status = _wait(
-            sh.Command(os.fspath(program))(
-                *(os.fspath(arg) for arg in argv[1:]),
-                _bg=True,
-                _bg_exc=False,
-                _return_cmd=True,
-                _new_session=True,
-                _tty_out=False,
-                _decode_errors="replace",
-                _env=clean_environment(env),
-                _cwd=os.fspath(cwd),
-                _in=stdin or b"",
-                _out=lambda text: see(text, out),
-                _err=lambda text: see(text, None),
-                _no_out=True,
-                _no_err=True,
-                _ok_code=list(range(-64, 256)),
-            ),
-            timeout,
+        child = sh.Command(os.fspath(program))(
+            *(os.fspath(arg) for arg in argv[1:]),
+            **PLAIN,
+            _env=clean_environment(env),
+            _cwd=os.fspath(cwd),
+            _in=stdin or b"",
+            _out=lambda text: see(text, out),
+            _err=lambda text: see(text, None),
         )
+        status = _wait(child, timeout)
     if status != 0:
         raise ProgramError(
             _how_it_ended(argv, status, timeout), status=status, output="\n".join(tail), hint=hint
@@ -121,6 +124,8 @@ def _wait(child: Any, timeout: float | None) -> int:
     """The exit status; negative for a signal. Whatever stops the waiting ends the child's group."""
     try:
         child.wait(timeout=timeout)
+        # With a timeout sh's wait does not wait for the thread that reads the output.
+        child.process.wait()
     except BaseException as error:
         _end(child)
         if isinstance(error, sh.TimeoutException):

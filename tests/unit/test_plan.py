@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.conftest import ROOT
 
 from k3img.plan import inputs, system
 from k3img.plan.make import image_id, image_version, make
@@ -15,7 +16,6 @@ from k3img.plan.text import as_text
 from k3img.profile.load import load
 from k3img.profile.model import Compression
 from k3img.render import mkosi as render
-from tests.conftest import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,8 @@ def test_ssh_comes_only_when_asked_for(project: Tree) -> None:
 def test_the_agent_never_sees_an_option_of_the_server(project: Tree) -> None:
     profile = load(ROOT / "profiles/x86.yaml", project).profile
     k3s = dataclasses.replace(profile.k3s, server={"tls-san": ["a.example"]}, disable=("traefik",))
-    texts = {step.path: step.text for step in make_plain(dataclasses.replace(profile, k3s=k3s)).all(WriteFile)}
+    plan = make_plain(dataclasses.replace(profile, k3s=k3s))
+    texts = {step.path: step.text for step in plan.all(WriteFile)}
     assert "tls-san" in texts["/usr/share/k3img/k3s/server.yaml"]
     for word in ("tls-san", "disable", "write-kubeconfig"):
         assert word not in texts["/usr/share/k3img/k3s/agent.yaml"]
@@ -124,12 +125,9 @@ def test_every_wanted_module_of_the_profile_is_required(project: Tree) -> None:
 
 def test_the_levels_differ(project: Tree) -> None:
     profile = load(ROOT / "profiles/x86.yaml", project).profile
-    texts = {
-        level: render.image_project(
-            make_plain(dataclasses.replace(profile, image=dataclasses.replace(profile.image, compression=level)))
-        )["mkosi.repart/20-usr.conf"]
-        for level in Compression
-    }
+    images = {level: dataclasses.replace(profile.image, compression=level) for level in Compression}
+    plans = {level: make_plain(dataclasses.replace(profile, image=image)) for level, image in images.items()}
+    texts = {level: render.image_project(plan)["mkosi.repart/20-usr.conf"] for level, plan in plans.items()}
     assert texts[Compression.FAST] != texts[Compression.SMALL]
 
 

@@ -7,6 +7,7 @@ import sys
 import click
 
 from k3img import __version__
+from k3img.cli import build, doctor, profile, vm
 from k3img.errors import K3imgError
 
 
@@ -16,18 +17,13 @@ def k3img() -> None:
     """One YAML profile becomes an immutable OS image with k3s, proven in QEMU."""
 
 
-def _register() -> None:
-    """Attach every family of verbs; here, so that they can import what they share."""
-    from k3img.cli import build, doctor, profile
-
-    for family in (profile, build, doctor):
-        for command in family.COMMANDS:
-            k3img.add_command(command)
+for _family in (profile, build, vm, doctor):
+    for _command in _family.COMMANDS:
+        k3img.add_command(_command)
 
 
 def main() -> None:
     """Run the command line; every error becomes a message and an exit code, never a traceback."""
-    _register()
     try:
         status = k3img.main(standalone_mode=False)
     except K3imgError as error:

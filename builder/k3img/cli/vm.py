@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from k3img.cli.build import image_folder
@@ -35,11 +36,11 @@ if TYPE_CHECKING:
     from k3img.verify.released import ReleasedImage
     from k3img.verify.report import Report
 
-MARKS = {
-    Outcome.PASSED: ("✓", "green"),
-    Outcome.FAILED: ("✗", "bold red"),
-    Outcome.ERROR: ("✗", "bold red"),
-    Outcome.SKIPPED: ("-", "dim"),
+COLUMNS = {
+    "passed": Outcome.PASSED,
+    "failed": Outcome.FAILED,
+    "not run": Outcome.ERROR,
+    "skipped": Outcome.SKIPPED,
 }
 
 out_option = click.option(
@@ -181,19 +182,23 @@ def _accel(wanted: str, box: Toolbox, tree: Tree) -> Accel:
 
 
 def _print(found: Report, image: ReleasedImage) -> None:
-    """The report for a person at a terminal."""
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    group = ""
+    """The report for a person at a terminal: each group a row, what failed with its evidence, the times."""
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("checks")
+    for column in (*COLUMNS, "seconds"):
+        table.add_column(column, justify="right")
+    for group in dict.fromkeys(check.group for check in found.checks):
+        checks = [check for check in found.checks if check.group == group]
+        counts = [sum(check.outcome is outcome for check in checks) for outcome in COLUMNS.values()]
+        seconds = f"{sum(check.seconds for check in checks):.1f}"
+        table.add_row(group, *(str(count or "") for count in counts), seconds)
+    console.print(table)
     for check in found.checks:
-        if check.group != group:
-            group = check.group
-            console.print(Text(f"\n{group}", style="bold"))
-        mark, style = MARKS[check.outcome]
-        row = Text.assemble("  ", (mark, style), f" {check.name}  ", (f"{check.seconds:.1f} s", "dim"))
-        console.print(row, soft_wrap=True)
         if check.outcome in (Outcome.FAILED, Outcome.ERROR):
+            console.print(Text(f"\n✗ {check.name}", style="bold red"), soft_wrap=True)
             for text in check.evidence.splitlines()[:20]:
-                console.print(Text(f"      {text}", style="dim"), soft_wrap=True)
+                console.print(Text(f"    {text}"), soft_wrap=True)
     console.print()
     for text in (
         timeline.as_text(found.timeline),
@@ -203,7 +208,7 @@ def _print(found: Report, image: ReleasedImage) -> None:
         console.print(Text(text), soft_wrap=True)
     how = "KVM" if found.accel == Accel.KVM else "emulated (TCG)"
     console.print(Text(f"{image.name}, {how}, {found.seconds:.0f} s, sha256 {found.sha256}"), soft_wrap=True)
-    console.print(Text(found.verdict, style="bold green" if found.ok else "bold red"))
+    console.print(Text(found.verdict, style="bold green" if found.ok else "bold red"), soft_wrap=True)
 
 
 @contextmanager

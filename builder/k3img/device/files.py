@@ -20,10 +20,11 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write(path: Path, content: str | bytes, *, mode: int | None = 0o644) -> bool:
+def write(path: Path, content: str | bytes, *, mode: int | None = 0o644, durable: bool = True) -> bool:
     """Write by temporary file, fsync and rename. Does nothing, and says False, when it is so already.
 
-    `mode` is None on a FAT, which has no modes.
+    `mode` is None on a FAT, which has no modes. What is not `durable` is left to a later sync: for files
+    that are made again at each boot, a flush for each would only cost time.
     """
     data = content.encode() if isinstance(content, str) else content
     if read(path) == data and not path.is_symlink() and mode in {None, path.stat().st_mode & 0o777}:
@@ -37,9 +38,11 @@ def write(path: Path, content: str | bytes, *, mode: int | None = 0o644) -> bool
         out.flush()
         if mode is not None:
             os.fchmod(out.fileno(), mode)  # whatever the umask is
-        os.fsync(out.fileno())
+        if durable:
+            os.fsync(out.fileno())
     scratch.replace(path)
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
     return True
 
 
@@ -68,23 +71,24 @@ def read_text(path: Path) -> str | None:
     return None if data is None else data.decode(errors="replace").strip()
 
 
-def link(path: Path, target: str) -> None:
-    """Make `path` a symlink to `target`, whatever it was."""
+def link(path: Path, target: str) -> bool:
+    """Make `path` a symlink to `target`, whatever it was. Says whether it had to. Not durable by itself."""
     if path.is_symlink() and str(path.readlink()) == target:
-        return
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)
     scratch.symlink_to(target)
     scratch.replace(path)
-    sync_folder(path.parent)
+    return True
 
 
-def remove(path: Path) -> None:
-    """Remove a file for good; no error when it is not there."""
+def remove(path: Path) -> bool:
+    """Remove a file; no error when it is not there. Says whether it was. Not durable by itself."""
     if path.is_symlink() or path.exists():
         path.unlink()
-        sync_folder(path.parent)
+        return True
+    return False
 
 
 def shred(path: Path) -> None:

@@ -87,8 +87,7 @@ def apply(folder: Path, net: Network | None) -> bool:
     if folder.is_dir():
         for path in folder.iterdir():
             if path.name.startswith(PREFIX) and path.name not in wanted:
-                files.remove(path)
-                changed = True
+                changed |= files.remove(path)
     for name, text in wanted.items():
-        changed |= files.write(folder / name, text)
+        changed |= files.write(folder / name, text, durable=False)
     return changed

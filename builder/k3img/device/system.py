@@ -63,6 +63,10 @@ class System:
         """Wait."""
         time.sleep(seconds)
 
+    def sync(self) -> None:
+        """Make all that was written durable."""
+        os.sync()
+
     def set_hostname(self, name: str) -> None:
         """Set the running kernel's host name."""
         Path("/proc/sys/kernel/hostname").write_text(name)

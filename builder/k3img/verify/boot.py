@@ -1,0 +1,130 @@
+"""From a released image to a machine: a disk over it that takes all writes, and what the machine gets."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k3img.errors import ProgramError
+from k3img.profile.model import Arch
+from k3img.tools import qemu_img
+from k3img.tree import give_to_caller
+from k3img.vm import channel
+from k3img.vm.faults import MachineError
+from k3img.vm.machine import Machine
+from k3img.vm.spec import GIB, Accel, Bus, Disk, MachineSpec, Network, Sockets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from k3img.tools.toolbox import Toolbox
+    from k3img.verify.released import ReleasedImage
+
+DISK = 8 * GIB
+"""Size of the disk that the image finds itself on: it has to grow its root to it."""
+
+QEMU = {Arch.X86_64: "qemu-system-x86_64", Arch.ARM64: "qemu-system-aarch64"}
+SERIAL = {Arch.X86_64: "ttyS0", Arch.ARM64: "ttyAMA0"}
+
+TESTS_SERIAL = "k3imgtest"
+"""Serial of the read-only disk with the tests' container images: /dev/disk/by-id/virtio-k3imgtest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """What a machine is made of, besides the image. `spare` are further empty disks, of 1 GiB each."""
+
+    bus: Bus = Bus.VIRTIO_BLK
+    network: Network = field(default_factory=Network)
+    spare: tuple[Bus, ...] = ()
+    memory: int = 4096
+    cpus: int = 2
+    watchdog: bool = False
+    rtc: str | None = None
+
+
+@contextmanager
+def machine(
+    image: ReleasedImage,
+    toolbox: Toolbox,
+    *,
+    accel: Accel,
+    hardware: Hardware | None = None,
+    disk: Path | None = None,
+    images: Path | None = None,
+    credentials: Mapping[str, bytes] | None = None,
+    folder: Path | None = None,
+    label: str = "machine",
+) -> Iterator[Machine]:
+    """A machine that is still off, with `image` on its disk; at the end nothing of it is left.
+
+    `disk` keeps what the machine writes (a qcow2 file, made when missing); without it that goes when the
+    machine goes. `images` is an archive of container images, attached read-only. `folder` keeps console
+    log and QEMU's messages after the end, as LABEL.console.log and LABEL.qemu.log.
+    Raises `MachineError` when the disks cannot be made.
+    """
+    # /var/tmp is on a disk where /tmp may be in memory, and its path is short enough for sockets.
+    with tempfile.TemporaryDirectory(prefix="k3img-", dir="/var/tmp") as name:
+        private = Path(name)
+        made = hardware or Hardware()
+        overlay = disk or private / "disk.qcow2"
+        try:
+            disks = _disks(image, toolbox, made, overlay, private)
+        except ProgramError as error:
+            raise MachineError("the machine's disks cannot be made", details=error.details) from error
+        if images is not None:
+            disks = (*disks, Disk(path=images, format="raw", serial=TESTS_SERIAL, read_only=True))
+        firmware = toolbox.firmware(image.arch.debian)
+        spec = MachineSpec(
+            name=image.profile,
+            program=toolbox.argv(QEMU[image.arch]),
+            data=toolbox.qemu_data(),
+            arch=image.arch,
+            accel=accel,
+            memory=made.memory,
+            cpus=made.cpus,
+            firmware_code=firmware.code,
+            sockets=Sockets(folder=private),
+            disks=disks,
+            network=made.network,
+            credentials={**channel.credentials(), **(credentials or {})},
+            # The image's own console comes last on the screen; here the serial port is all there is.
+            kernel_extra=f"console={SERIAL[image.arch]} systemd.show_status=yes",
+            watchdog=made.watchdog,
+            rtc=made.rtc,
+        )
+        with Machine(spec, firmware) as ready:
+            try:
+                yield ready
+            finally:
+                ready.close()
+                if folder is not None:
+                    _keep(private, folder, label)
+
+
+def _disks(
+    image: ReleasedImage, toolbox: Toolbox, hardware: Hardware, overlay: Path, private: Path
+) -> tuple[Disk, ...]:
+    program = toolbox.argv("qemu-img")
+    if not overlay.exists():
+        qemu_img.create_overlay(program, image.raw, overlay, size=DISK)
+        give_to_caller(overlay)
+    disks = [Disk(path=overlay, bus=hardware.bus)]
+    for number, bus in enumerate(hardware.spare):
+        path = private / f"spare{number}.raw"
+        qemu_img.create_raw(program, path, size=GIB)
+        disks.append(Disk(path=path, bus=bus, format="raw", serial=f"spare{number}"))
+    return tuple(disks)
+
+
+def _keep(private: Path, folder: Path, label: str) -> None:
+    """Save what explains a machine's end."""
+    for name in ("console.log", "qemu.log"):
+        if (private / name).exists():
+            kept = folder / f"{label}.{name}"
+            shutil.copyfile(private / name, kept)
+            give_to_caller(kept)

@@ -1,0 +1,222 @@
+"""The pytest plugin that runs `tests/image` for `k3img verify`: it owns the machine and collects the checks.
+
+A check is a test; its name is its docstring. A machine that breaks is one error, and what was still to be
+asked of it is skipped: forty failures would hide the one that matters.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from k3img.errors import K3imgError
+from k3img.log import line
+from k3img.verify.report import Check, ConsoleLine, Outcome
+from k3img.verify.testinfra import ChannelBackend, host
+from k3img.vm.faults import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
+
+    from testinfra.host import Host
+
+    from k3img.verify.boot import Hardware
+    from k3img.verify.life import Life
+    from k3img.vm.machine import Machine
+
+KEPT_CHARACTERS = 12_000
+"""Of one check's evidence; the end is kept, where the reason is."""
+
+_WHERE = re.compile(r"\s*\+\s+(where|and)\b")
+
+MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.ERROR: "✗", Outcome.SKIPPED: "-"}
+
+
+class VerifyPlugin:
+    """One run of pytest over one scenario. `make_life` opens a machine for given hardware."""
+
+    def __init__(
+        self,
+        make_life: Callable[[Hardware | None], AbstractContextManager[Life]],
+        *,
+        pairs: tuple[str, ...] = (),
+    ) -> None:
+        self.checks: list[Check] = []
+        self.lives: list[Life] = []
+        self.console: list[ConsoleLine] = []
+        self.pairs = pairs
+        self.harness_error = ""
+        self._make_life = make_life
+        self._backends: dict[int, tuple[Host, ChannelBackend]] = {}
+        self._notes: list[str] = []
+        self._broken: dict[str, str] = {}  # machine (see _machine_of) to why it can be asked no more
+
+    # Opening machines
+
+    def open_life(self, stack: ExitStack, hardware: Hardware | None = None) -> Life:
+        """A new machine, off; `stack` ends it and saves its console."""
+        made = stack.enter_context(self._make_life(hardware))
+        self.lives.append(made)
+        stack.callback(self._save_console, made)
+        return made
+
+    def _save_console(self, life: Life) -> None:
+        life.forget_api()
+        life.machine.close()
+        for on, lines in life.machine.history():
+            number = self.console[-1].life + 1 if self.console else 0
+            self.console += [ConsoleLine(life=number, at=entry.at - on, text=entry.text) for entry in lines]
+
+    # Fixtures of tests/image
+
+    @pytest.fixture(scope="session")
+    def verify(self) -> VerifyPlugin:
+        """This plugin: tests open machines of their own with it."""
+        return self
+
+    @pytest.fixture(scope="session")
+    def life(self) -> Iterator[Life]:
+        """The machine that a scenario's checks share, off at first."""
+        with ExitStack() as stack:
+            yield self.open_life(stack)
+
+    @pytest.fixture
+    def machine(self, life: Life) -> Machine:
+        """The shared machine itself."""
+        return life.machine
+
+    @pytest.fixture
+    def host(self, life: Life) -> Host:
+        """Testinfra's view of the shared machine."""
+        return self.testinfra(life)
+
+    @pytest.fixture
+    def evidence(self) -> Callable[[object], None]:
+        """Call it with what was seen; it is kept with the check."""
+        return self.note
+
+    @pytest.fixture
+    def ready(self, life: Life) -> Life:
+        """The shared machine once its node is Ready; else the check is skipped (another one fails)."""
+        if not life.ready:
+            pytest.skip("the node did not become Ready")
+        return life
+
+    def testinfra(self, life: Life) -> Host:
+        """Testinfra's view of a machine."""
+        key = id(life)
+        if key not in self._backends:
+            self._backends[key] = host(life.machine)
+        return self._backends[key][0]
+
+    def note(self, what: object) -> None:
+        """Keep what was seen with the running check."""
+        self._notes.append(str(what))
+
+    # Hooks
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Say what matters ourselves, line by line."""
+        if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+            config.pluginmanager.unregister(reporter)
+        config.addinivalue_line("markers", "machine: boots the release image in QEMU")
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """The hardware scenario asks for each chosen pair of disk controller and network card."""
+        if "pair" in metafunc.fixturenames:
+            metafunc.parametrize("pair", self.pairs, scope="module")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file of checks that cannot be read is an error of ours, not of the image."""
+        if report.failed:
+            self.harness_error += f"{report.nodeid}\n{report.longreprtext}\n"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Skip what is still to be asked of a machine that broke."""
+        self._notes.clear()
+        for _, backend in self._backends.values():
+            backend.seen.clear()
+        if reason := self._broken.get(_machine_of(item)):
+            pytest.skip(f"not asked: the machine broke before ({reason})")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Turn pytest's result into a check."""
+        report = yield
+        error = call.excinfo.value if call.excinfo else None
+        if isinstance(error, MachineError):
+            self._broken.setdefault(_machine_of(item), error.brief)
+        if call.when == "call" or not report.passed:
+            self._record(item, report, error)
+        return report
+
+    def _record(self, item: pytest.Item, report: pytest.TestReport, error: BaseException | None) -> None:
+        if report.skipped:
+            outcome = Outcome.SKIPPED
+        elif report.passed:
+            outcome = Outcome.PASSED
+        elif isinstance(error, MachineError) or report.when != "call":
+            outcome = Outcome.ERROR
+        else:
+            outcome = Outcome.FAILED
+        check = Check(
+            name=_name(item),
+            group=_group(item),
+            outcome=outcome,
+            evidence=self._evidence(report, error),
+            seconds=report.duration,
+        )
+        self.checks.append(check)
+        line(f"  {MARKS[outcome]} {check.name}  {check.seconds:.1f} s")
+        if outcome in (Outcome.FAILED, Outcome.ERROR):
+            for text in check.evidence.splitlines()[:12]:
+                line(f"      {text}")
+
+    def _evidence(self, report: pytest.TestReport, error: BaseException | None) -> str:
+        """Why it failed, then what was noted, then the commands that were run."""
+        parts = []
+        if error is not None:
+            parts.append(_reason(report, error))
+        parts += self._notes
+        parts += [str(result) for _, backend in self._backends.values() for result in backend.seen]
+        text = "\n".join(part for part in parts if part)
+        if len(text) > KEPT_CHARACTERS:
+            text = f"{text[: KEPT_CHARACTERS // 2]}\n[...]\n{text[-KEPT_CHARACTERS // 2 :]}"
+        return text
+
+
+def _reason(report: pytest.TestReport, error: BaseException) -> str:
+    if isinstance(error, K3imgError):
+        return "\n".join(part for part in (error.brief, error.details, error.hint) if part)
+    if isinstance(error, AssertionError | pytest.skip.Exception):
+        # pytest explains each name of the expression; what the commands said is evidence enough.
+        return "\n".join(text for text in str(error).splitlines() if not _WHERE.match(text))
+    return report.longreprtext  # a mistake in the check itself: its traceback is what helps
+
+
+def _machine_of(item: pytest.Item) -> str:
+    """Which machine a check asks: the one of its pair of hardware, or the shared one."""
+    call = getattr(item, "callspec", None)
+    return str(call.params.get("pair", "")) if call is not None else ""
+
+
+def _name(item: pytest.Item) -> str:
+    """The first sentence of the test's docstring, and its parameters."""
+    function = getattr(item, "function", None)
+    text = (inspect.getdoc(function) or item.name).splitlines()[0].rstrip(".")
+    parameters = item.name.partition("[")[2].rstrip("]")
+    return f"{text} [{parameters}]" if parameters and function is not None else text
+
+
+def _group(item: pytest.Item) -> str:
+    """The first line of the test module's docstring."""
+    module = getattr(item, "module", None)
+    return (inspect.getdoc(module) or item.path.stem).splitlines()[0].rstrip(".")

@@ -1,0 +1,176 @@
+"""The contents page of a verification: measure the image, run the scenarios, measure again, report."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from k3img.errors import MissingToolError, VerifyError
+from k3img.log import line, step
+from k3img.verify import boot, released
+from k3img.verify.life import Life
+from k3img.verify.report import STANDIN_NOTE, Check, Outcome, Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from k3img.tools.toolbox import Toolbox
+    from k3img.tree import Tree
+    from k3img.verify.boot import Hardware
+    from k3img.verify.plugin import VerifyPlugin
+    from k3img.verify.released import ReleasedImage
+    from k3img.vm.spec import Accel
+
+STANDARD, LINK_DOWN, HARDWARE = "standard", "link-down", "hardware"
+SCENARIOS = (STANDARD, LINK_DOWN, HARDWARE)
+"""Folders of tests/image (with `_` for `-`). Each runs by itself: `standard` is one machine's life."""
+
+_BETWEEN = "Image"  # the group of the checks that need no machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to verify.
+
+    `pairs` are names of `hardware.PAIRS`, for the hardware scenario. `test_images` is the archive of the
+    pods' images. `credentials` are given to every machine (a seed, for a profile with nodes), and `notes`
+    say in the report what they stand for. `keep` is a folder for console and QEMU logs, with
+    `keep_disks` also for what the machines wrote.
+    """
+
+    scenarios: tuple[str, ...] = (STANDARD,)
+    pairs: tuple[str, ...] = ()
+    test_images: Path | None = None
+    credentials: Mapping[str, bytes] | None = None
+    notes: tuple[str, ...] = ()
+    keep: Path | None = None
+    keep_disks: bool = False
+
+
+def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, options: Options) -> Report:
+    """Boot an image and check it; every answer is in the report, whether it is good or bad.
+
+    Raises `VerifyError` when the image is not the one that was built, `MissingToolError` without pytest.
+    """
+    began, clock = datetime.now(UTC), time.monotonic()
+    digest = released.measure(image)
+    plugins = [_scenario(name, image, toolbox, tree, accel, options) for name in options.scenarios]
+    checks = [check for plugin in plugins for check in plugin.checks]
+    checks.append(_unchanged(image))
+    lives = [life for plugin in plugins for life in plugin.lives]
+    return Report(
+        profile=image.profile,
+        version=image.version,
+        file=image.raw.name,
+        sha256=digest,
+        runtime=image.runtime,
+        standin=image.standin,
+        accel=str(accel),
+        qemu=".".join(map(str, toolbox.version(boot.QEMU[image.arch]))),
+        began=began.isoformat(timespec="seconds"),
+        seconds=time.monotonic() - clock,
+        checks=tuple(checks),
+        timeline=tuple(one for life in lives for one in life.boots),
+        numbers={name: value for life in lives for name, value in life.numbers.items()},
+        notes=(*((STANDIN_NOTE,) if image.standin else ()), *options.notes),
+        console=tuple(entry for plugin in plugins for entry in plugin.console),
+    )
+
+
+def _scenario(
+    name: str, image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, options: Options
+) -> VerifyPlugin:
+    """Run one folder of tests/image with pytest, in this process."""
+    try:
+        import pytest  # noqa: PLC0415 - only verify needs it
+
+        from k3img.verify.plugin import VerifyPlugin  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise MissingToolError(
+            f"verify needs {error.name}", hint='pip install "k3img[verify]", or run ci/setup'
+        ) from error
+    folder = tree.root / "tests/image" / name.replace("-", "_")
+    if not folder.is_dir():
+        raise VerifyError(f"there are no checks in {folder}", hint="They come with k3img's project tree.")
+
+    count = itertools.count(1)
+
+    @contextmanager
+    def make_life(hardware: Hardware | None) -> Iterator[Life]:
+        label = f"{name}-{next(count)}"
+        with boot.machine(
+            image,
+            toolbox,
+            disk=_kept_disk(options, label),
+            accel=accel,
+            hardware=hardware,
+            images=options.test_images,
+            credentials=options.credentials,
+            folder=options.keep,
+            label=label,
+        ) as machine:
+            yield Life(
+                machine=machine,
+                image=image,
+                has_test_images=options.test_images is not None,
+                seeded=bool(options.credentials),
+            )
+
+    plugin = VerifyPlugin(make_life, pairs=options.pairs)
+    with step(f"Scenario {name} ({accel})"):
+        status = _pytest(pytest.main, plugin, folder)
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if plugin.harness_error or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise VerifyError(f"the checks in {folder} cannot be run", details=plugin.harness_error)
+    return plugin
+
+
+def _pytest(main: Any, plugin: VerifyPlugin, folder: Path) -> int:
+    """Run pytest away from any configuration but ours."""
+    arguments = [
+        str(folder),
+        "-c", os.devnull,
+        "--rootdir", str(folder.parent),
+        "--confcutdir", str(folder.parent),
+        "--import-mode", "importlib",
+        "--capture", "no",
+        "-p", "no:cacheprovider",
+        "-p", "no:pytest11.testinfra",
+    ]  # fmt: skip
+    # pytest writes .pyc files of its own beside the checks; the project tree stays clean.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        return int(main(arguments, plugins=[plugin]))
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def _kept_disk(options: Options, name: str) -> Path | None:
+    """Where a machine's disk is kept; one of an earlier run goes."""
+    if options.keep is None or not options.keep_disks:
+        return None
+    path = options.keep / f"{name}.qcow2"
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _unchanged(image: ReleasedImage) -> Check:
+    """The image file is, after all boots, still the one that was built."""
+    name = "The image file is unchanged after all boots, and is the one in SHA256SUMS"
+    began = time.monotonic()
+    try:
+        evidence, outcome = f"sha256 {released.measure(image)}  {image.raw.name}", Outcome.PASSED
+    except VerifyError as error:
+        evidence, outcome = f"{error.brief}\n{error.details}", Outcome.FAILED
+        line(f"  ✗ {name}")
+    return Check(
+        name=name, group=_BETWEEN, outcome=outcome, evidence=evidence, seconds=time.monotonic() - began
+    )

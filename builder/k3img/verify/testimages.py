@@ -1,0 +1,25 @@
+"""The archive of container images for test pods: made with the stand-in, never part of an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k3img.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from k3img.profile.model import Arch
+    from k3img.tree import Tree
+
+
+def find(tree: Tree, arch: Arch) -> Path:
+    """Where `ci/runtime` left it. Raises `UsageError` when it did not: a check must not silently go away."""
+    name = f"test-images-{arch.debian}.tar"
+    found = sorted(tree.cache.glob(f"standin/**/{name}"))
+    if not found:
+        raise UsageError(
+            f"there is no {name} in {tree.cache}/standin: the test pod has no image to run",
+            hint="ci/runtime makes it; or name one with --test-images FILE.",
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,401 @@
+"""What a person is told: worked out from what is seen, on the console and in status.txt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from k3img.device import observe, outcome, report, status
+from k3img.device.image import ImageInfo
+from k3img.device.links import Address, Link
+from k3img.device.observe import Mood, Seen, View
+from k3img.device.outcome import Go, Outcome
+from k3img.device.place import Place
+from k3img.device.probe import NodeState, Unit, node_state
+from k3img.device.system import Ended, System
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RUN = Outcome(
+    go=Go.RUN, node="x86-abc", hostname="x86-abc", cluster="x86", standalone=True, seed_device="/dev/vda2"
+)
+UP = Link(name="eth0", carrier=True)
+DOWN = Link(name="eth0", carrier=False)
+HERE = Address(link="eth0", ip="10.0.2.15")
+READY = NodeState(ready=True, version="v1.36.3+standin1")
+ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask
+eth0\t00000000\t0202000A\t0003\t0\t0\t1024\t00000000
+"""
+KUBECONFIG = "clusters:\n- cluster:\n    server: https://127.0.0.1:6443\n  name: default\n"
+
+
+@pytest.mark.parametrize(
+    ("seen", "mood", "words"),
+    [
+        (Seen(outcome=None), Mood.STARTING, "k3img-firstboot"),
+        (Seen(outcome=Outcome(go=Go.STOP, what="bad", todo="fix")), Mood.STOPPED, "bad"),
+        (Seen(outcome=Outcome(go=Go.WAIT, what="a server")), Mood.WAITING, "a server"),
+        (Seen(outcome=Outcome(go=Go.REBOOT, what="a restart")), Mood.STARTING, "a restart"),
+        (Seen(outcome=RUN), Mood.WAITING, "a network card"),
+        (Seen(outcome=RUN, cards=(DOWN,)), Mood.WAITING, "no link on eth0"),
+        (Seen(outcome=RUN, cards=(DOWN, Link(name="eth1", carrier=True))), Mood.WAITING, "from DHCP on eth1"),
+        (Seen(outcome=RUN, cards=(UP,)), Mood.WAITING, "an address from DHCP on eth0"),
+        (Seen(outcome=RUN, cards=(UP,), addresses=(HERE,)), Mood.STARTING, "Kubernetes to start"),
+        (
+            Seen(
+                outcome=RUN,
+                cards=(UP,),
+                addresses=(HERE,),
+                unit=Unit(restarts=9),
+                last_words="database is malformed",
+            ),
+            Mood.FAULT,
+            "k3s does not start (9 times: database is malformed)",
+        ),
+        (
+            Seen(outcome=RUN, cards=(UP,), addresses=(HERE,), node=NodeState(ready=False, reason="no CNI")),
+            Mood.STARTING,
+            "node x86-abc to become Ready (no CNI)",
+        ),
+        (Seen(outcome=RUN, cards=(UP,), addresses=(HERE,), node=READY), Mood.READY, ""),
+        (Seen(outcome=RUN, cards=(DOWN,), node=READY), Mood.READY, ""),
+    ],
+)
+def test_the_first_thing_that_is_missing_is_what_it_waits_for(seen: Seen, mood: Mood, words: str) -> None:
+    found = observe.view(seen)
+    assert found.mood is mood
+    assert words in found.what
+    if mood in {Mood.WAITING, Mood.FAULT} and seen.outcome is RUN:
+        assert found.todo
+
+
+def test_a_ready_node_without_a_link_says_so() -> None:
+    assert observe.view(Seen(outcome=RUN, cards=(DOWN,), node=READY)).notes == ("no link on eth0",)
+
+
+def test_a_removed_label_is_told_while_the_node_has_it() -> None:
+    ready = NodeState(ready=True, labels={"zone": "a"})
+    found = observe.view(Seen(outcome=RUN, cards=(UP,), node=ready, gone_labels=("zone", "other")))
+    assert len(found.notes) == 1
+    assert "kubectl label node x86-abc zone-" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "raw", [None, {}, [], {"status": {}}, {"status": {"conditions": None}}, {"status": {"conditions": [1]}}]
+)
+def test_a_strange_node_is_not_ready(raw: Any) -> None:
+    assert not node_state(raw).ready
+
+
+def test_a_node_object() -> None:
+    conditions = [{"type": "Ready", "status": "False", "message": "no CNI"}]
+    raw = {"metadata": {"labels": {"a": "b"}}, "status": {"conditions": conditions}}
+    assert node_state(raw) == NodeState(ready=False, reason="no CNI", labels={"a": "b"})
+
+
+INFO = ImageInfo(profile="x86", version="1.2", runtime="v1")
+
+
+@pytest.mark.parametrize("mood", list(Mood))
+def test_every_state_has_its_lines(mood: Mood) -> None:
+    view = View(
+        mood=mood, what="a thing", todo="do this", addresses=(HERE,), notes=tuple(map(str, range(99)))
+    )
+    text = report.lines(INFO, RUN, view, 0.0)
+    assert "10.0.2.15 (eth0)" in "\n".join(text)
+    assert len(text) < 24
+    assert mood is Mood.READY or "a thing" in "\n".join(text)
+    assert len(report.status_file(text, 0.0)) == 4096
+
+
+def test_the_machine_line_can_be_taken_apart() -> None:
+    view = View(mood=Mood.WAITING, what='no link on "eth0"\n', addresses=(HERE,))
+    line = report.machine_line(RUN, view, "abc")
+    assert line == (
+        "k3img: state=waiting node=x86-abc role=server cluster=x86 address=10.0.2.15 usrhash=abc"
+        " waits-for=\"no link on 'eth0' \""
+    )
+    assert report.machine_line(None, View(mood=Mood.STARTING), "") == "k3img: state=starting"
+
+
+def test_usrhash_is_read_from_the_kernels_command_line() -> None:
+    assert report.usrhash("rw usrhash=0a1b quiet") == "0a1b"
+    assert report.usrhash("rw") == ""
+
+
+@pytest.mark.parametrize("text", [(), ("ü" * 5000,), ("x\0y",), tuple("line" for _ in range(3000))])
+def test_status_txt_always_has_one_size_and_is_utf8(text: tuple[str, ...]) -> None:
+    data = report.status_file(text, 0.0)
+    assert len(data) == 4096
+    data.decode()
+
+
+def test_a_kubeconfig_for_elsewhere() -> None:
+    made = report.kubeconfig(KUBECONFIG, "10.0.2.15", "x86-abc")
+    assert "server: https://10.0.2.15:6443" in made
+    assert "127.0.0.1" not in made
+
+
+# ---- the loop ----
+
+
+@dataclass
+class FakeNode(System):
+    """A machine whose parts a test sets. The seed partition is a folder."""
+
+    place: Place
+    fat: Path
+    boot: float = 10.0
+    clock: float = 1_800_000_000.0
+    address: str | None = "10.0.2.15"
+    calls: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+    answers: dict[str, Ended] = field(default_factory=dict)
+
+    def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
+        self.calls.append(" ".join(argv))
+        if argv[0] == "mount":
+            Path(argv[-1]).rmdir()
+            Path(argv[-1]).symlink_to(self.fat)
+        elif argv[0] == "umount":
+            Path(argv[-1]).unlink()
+            Path(argv[-1]).mkdir()
+        return next(
+            (a for start, a in self.answers.items() if self.calls[-1].startswith(start)), Ended(status=0)
+        )
+
+    def now(self) -> float:
+        return self.clock
+
+    def since_boot(self) -> float:
+        return self.boot
+
+    def sleep(self, seconds: float) -> None:
+        self.boot += seconds
+        self.clock += seconds
+
+    def ipv4(self, interface: str) -> str | None:
+        return self.address
+
+    def log(self, text: str) -> None:
+        self.logged.append(text)
+
+    def lines(self) -> list[str]:
+        return [line for line in self.logged if line.startswith("k3img: ")]
+
+
+class FakeKube:
+    """The API: Ready, not ready, or away."""
+
+    def __init__(self) -> None:
+        self.node: Any = None
+
+    def json(self, path: str) -> Any:
+        from k3img.device.kube import KubeError
+
+        if self.node is None:
+            raise KubeError("away")
+        return self.node
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> FakeNode:
+    root = tmp_path / "root"
+    for folder in (
+        "dev",
+        "run/k3img",
+        "sys/class/net/eth0/device",
+        "sys/class/tty/console",
+        "proc/net",
+        "etc/rancher/k3s",
+    ):
+        (root / folder).mkdir(parents=True)
+    (root / "sys/class/net/eth0/carrier").write_text("1\n")
+    (root / "sys/class/net/eth0/type").write_text("1\n")
+    (root / "sys/class/tty/console/active").write_text("tty0 ttyS0\n")
+    (root / "proc/cmdline").write_text("rw usrhash=f00d\n")
+    (root / "proc/net/route").write_text(ROUTES)
+    for name in ("tty1", "ttyS0"):
+        (root / "dev" / name).write_text("")
+    (tmp_path / "fat").mkdir()
+    place = Place(root=root)
+    outcome.save(place, RUN)
+    return FakeNode(place=place, fat=tmp_path / "fat")
+
+
+def ready(*, yes: bool = True, labels: dict[str, str] | None = None) -> dict[str, Any]:
+    condition = {"type": "Ready", "status": "True" if yes else "False", "reason": "NotYet"}
+    return {
+        "metadata": {"labels": labels or {}},
+        "status": {"conditions": [condition], "nodeInfo": {"kubeletVersion": "v1.36.3"}},
+    }
+
+
+def watch(node: FakeNode) -> tuple[status.Watch, FakeKube]:
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = FakeKube()
+    found = status.Watch(node.place, node)
+    found._client = kube  # type: ignore[assignment]
+    return found, kube
+
+
+def test_an_ordinary_boot_mounts_the_fat_once(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    for answer in (None, None, ready(yes=False), ready(), ready(), ready()):
+        kube.node = answer
+        node.sleep(loop.tick())
+    mounts = [call for call in node.calls if call.startswith("mount")]
+    assert len(mounts) == 1
+    assert mounts[0].endswith(f"{node.place.root}/dev/vda2 {node.place.run}/seed")
+    text = (node.fat / "status.txt").read_text()
+    assert "Ready since" in text
+    assert (node.fat / "status.txt").stat().st_size == 4096
+    assert "server: https://10.0.2.15:6443" in (node.fat / "kubeconfig.yaml").read_text()
+    states = [line.split()[1] for line in node.lines()]
+    assert states == ["state=starting", "state=starting", "state=ready"]
+    assert "usrhash=f00d" in node.lines()[-1]
+    assert "k3s=v1.36.3" in node.lines()[-1]
+
+
+def test_both_the_screen_and_the_serial_line_are_told(node: FakeNode) -> None:
+    loop, _ = watch(node)
+    loop.tick()
+    for name in ("tty1", "ttyS0"):
+        assert "k3img: state=starting" in (node.place.root / "dev" / name).read_text()
+
+
+def test_a_state_that_lasts_is_written_once(node: FakeNode) -> None:
+    (node.place.sys / "class/net/eth0/carrier").write_text("0\n")
+    loop, _ = watch(node)
+    for _ in range(40):
+        node.sleep(loop.tick())
+    assert len([call for call in node.calls if call.startswith("mount")]) == 1
+    assert "no link on eth0" in (node.fat / "status.txt").read_text()
+    assert len(node.lines()) == 1
+
+
+def test_one_late_answer_is_no_change(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    for answer in (ready(), None, None, ready(), ready()):
+        kube.node = answer
+        node.sleep(loop.tick())
+    assert len(node.lines()) == 1
+    kube.node = None
+    for _ in range(status.MISSES + 1):
+        node.sleep(loop.tick())
+    assert "state=starting" in node.lines()[-1]
+
+
+def test_a_seeded_node_writes_no_secret_and_notes_its_datastore(node: FakeNode) -> None:
+    outcome.save(node.place, Outcome(go=Go.RUN, node="pi-1", seed_device="/dev/vda2", bootstrap=True))
+    loop, kube = watch(node)
+    kube.node = ready()
+    loop.tick()
+    assert sorted(path.name for path in node.fat.iterdir()) == ["bootstrap.done", "status.txt"]
+    assert (node.place.state / "bootstrap.done").exists()
+
+
+def test_a_moved_node_writes_its_kubeconfig_again(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    kube.node = ready()
+    loop.tick()
+    node.address = "10.0.2.99"
+    loop.tick()
+    assert "https://10.0.2.99:6443" in (node.fat / "kubeconfig.yaml").read_text()
+
+
+def test_a_fat_that_cannot_be_mounted_or_written_stops_nothing(node: FakeNode) -> None:
+    node.answers["mount"] = Ended(status=32, output="bad superblock")
+    loop, kube = watch(node)
+    kube.node = ready()
+    node.run = lambda argv, *, timeout=90: Ended(status=32, output="bad superblock")  # type: ignore[method-assign]
+    loop.tick()
+    assert any("bad superblock" in line for line in node.logged)
+
+
+def test_a_clock_that_jumps_restarts_k3s_once(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    kube.node = ready()
+    loop.tick()
+    for _ in range(2):
+        node.clock += 3 * 86400
+        loop.tick()
+    assert [call for call in node.calls if "restart" in call] == [
+        "systemctl --no-block try-restart k3s.service"
+    ]
+    assert (node.place.state / "clock").read_text().strip() == str(int(node.clock))
+
+
+def test_a_small_step_or_one_before_k3s_restarts_nothing(node: FakeNode) -> None:
+    loop = status.Watch(node.place, node)
+    loop.tick()
+    node.clock += 3 * 86400
+    loop.tick()
+    loop2, kube = watch(node)
+    kube.node = ready()
+    loop2.tick()
+    node.clock += 3600
+    loop2.tick()
+    assert not [call for call in node.calls if "restart" in call]
+
+
+def test_the_clock_is_saved_now_and_then(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    kube.node = ready()
+    for _ in range(150):
+        node.sleep(loop.tick())
+    assert int((node.place.state / "clock").read_text()) > 1_800_000_000 + 3000
+
+
+def test_a_label_that_is_gone_is_forgotten(node: FakeNode) -> None:
+    node.place.state.mkdir(parents=True)
+    (node.place.state / "gone-labels").write_text("a\nb")
+    loop, kube = watch(node)
+    kube.node = ready(labels={"b": "1"})
+    loop.tick()
+    assert (node.place.state / "gone-labels").read_text() == "b"
+
+
+def test_without_a_default_route_services_keep_theirs(node: FakeNode) -> None:
+    (node.place.root / "proc/net/route").write_text("Iface\tDestination\n")
+    loop, kube = watch(node)
+    kube.node = ready()
+    loop.tick()
+    assert any(call.startswith("ip route replace 10.43.0.0/16 dev eth0 src 10.0.2.15") for call in node.calls)
+
+
+def test_k3s_that_does_not_start_is_a_fault_with_its_last_words(node: FakeNode) -> None:
+    node.answers["systemctl show"] = Ended(
+        status=0, output="ActiveState=activating\nNRestarts=7\nResult=exit-code"
+    )
+    node.answers["journalctl"] = Ended(status=0, output="starting\nfatal: no space left on device")
+    loop, _ = watch(node)
+    for _ in range(status.UNIT_EVERY):
+        node.sleep(loop.tick())
+    assert "no space left on device" in node.lines()[-1]
+    assert "state=fault" in node.lines()[-1]
+
+
+def test_before_first_boot_has_spoken(node: FakeNode) -> None:
+    (node.place.run / "node.json").write_text("{")
+    loop = status.Watch(node.place, node)
+    loop.tick()
+    assert node.lines() == [
+        'k3img: state=starting address=10.0.2.15 usrhash=f00d waits-for="k3img-firstboot"'
+    ]
+    outcome.save(node.place, RUN)
+    loop.tick()
+    assert "node=x86-abc" in node.lines()[-1]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"go": "x"}', json.dumps({"go": "run", "problems": 1, "notes": []})]
+)
+def test_a_broken_hand_over_is_as_none(node: FakeNode, text: str) -> None:
+    (node.place.run / "node.json").write_text(text)
+    assert outcome.load(node.place) is None
