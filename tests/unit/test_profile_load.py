@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zoneinfo
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import yaml
 
 from k3img.errors import ProfileError
 from k3img.node.model import DatastoreKind, Role
-from k3img.profile import show
+from k3img.profile import rules, show
 from k3img.profile.kinds import MIB
 from k3img.profile.load import Loaded, examine, load, names
 from k3img.profile.model import Arch, Format, Match, Profile, Storage
@@ -261,6 +262,15 @@ def test_warnings_do_not_stop(write: Callable[..., Loaded]) -> None:
         "profiles/main.yaml:2: warning: k3s.version: is a version whose options k3img does not know; "
         "they are checked as those of v1.36."
     ]
+
+
+def test_a_machine_without_time_zones_checks_the_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise zoneinfo.ZoneInfoNotFoundError(name)
+
+    monkeypatch.setattr(zoneinfo, "ZoneInfo", missing)
+    assert rules.timezone("Europe/Belrin") is None
+    assert rules.timezone("../etc/passwd") is not None
 
 
 def test_too_many_files(tree: Tree) -> None:

@@ -91,27 +91,22 @@ def _firmware(profile: Profile, sink: Sink) -> None:
 
 def _files(profile: Profile, tree: Tree, sink: Sink) -> None:
     """Overlays, archives and manifests must be there when the profile is read, not only at the build."""
-    for index, name in enumerate(profile.os.overlays):
+    for name in profile.os.overlays:
         if not _there((tree.overlays / name).is_dir):
             known = [folder.name for folder in tree.overlays.glob("*") if folder.is_dir()]
             hint = suggest(name, known) or f"Known are {', '.join(sorted(known))}." if known else ""
-            _missing(f"os.overlays[{index}]", f"there is no folder overlays/{name}", hint, sink)
+            sink.problem(sink.items["os.overlays", name], f"there is no folder overlays/{name}", hint)
     for key, files in (("k3s.images", profile.k3s.images), ("k3s.manifests", profile.k3s.manifests)):
         names: dict[str, str] = {}
-        for index, text in enumerate(files):
-            path = f"{key}[{index}]"
+        for text in files:
+            path = sink.items[key, text]
             if not _there((tree.root / text).is_file):
-                _missing(path, f"there is no file {text}", _neighbours(tree.root / text, tree), sink)
+                sink.problem(path, f"there is no file {text}", _neighbours(tree.root / text, tree))
             base = PurePosixPath(text).name
             if base in names:
                 hint = "They go into one folder of the image; rename one."
                 sink.problem(path, f"has the same file name as {names[base]}", hint)
             names.setdefault(base, text)
-
-
-def _missing(path: str, what: str, hint: str, sink: Sink) -> None:
-    if sink.clean(path):
-        sink.problem(path, what, hint)
 
 
 def _there(test: Callable[[], bool]) -> bool:
@@ -126,5 +121,8 @@ def _neighbours(path: Path, tree: Tree) -> str:
     """The nearest file name in the folder where `path` should be."""
     if not _there(path.parent.is_dir):
         return f"There is no folder {path.parent.relative_to(tree.root)}."
-    files = [str(file.relative_to(tree.root)) for file in path.parent.iterdir() if file.is_file()]
+    try:
+        files = [str(file.relative_to(tree.root)) for file in path.parent.iterdir() if file.is_file()]
+    except OSError as error:
+        return f"Its folder cannot be read: {error.strerror}."
     return suggest(str(path.relative_to(tree.root)), files) or "Paths are relative to the project's folder."

@@ -28,6 +28,8 @@ class Sink:
         self.problems: list[Problem] = []
         self.origins: dict[str, Origin] = {}
         self.secret: set[str] = set()
+        # Where each text of a list was written: bad ones are left out, so the index alone would mislead.
+        self.items: dict[tuple[str, str], str] = {}
         # Where keys belong that are written at the wrong level, and whether a parent could not be read.
         self.homes: Mapping[str, str] = {}
         self.incomplete = False

@@ -41,6 +41,7 @@ class ListOf(Kind):
                 sink.problem(at, f"{self.item.show(data)} is listed twice", "Remove one of them.")
             elif data is not BAD:
                 result.append(data)
+                sink.items[path, str(data)] = at
         return tuple(result)
 
     def show(self, data: Any) -> Any:
