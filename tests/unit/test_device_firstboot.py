@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.device import firstboot, gpt, seed
+from k3img.device import fatpeek, firstboot, gpt, seed
 from k3img.device.main import main
 from k3img.device.outcome import Go, Outcome, load
 from k3img.device.place import Place
@@ -122,6 +122,9 @@ class FakeNode(System):
 
     def sleep(self, seconds: float) -> None:
         self.clock += seconds
+
+    def sync(self) -> None:
+        os.fsync(-1)  # counted by the power cuts
 
     def set_hostname(self, name: str) -> None:
         self.hostname = name
@@ -348,6 +351,69 @@ def test_the_copy_at_the_end_serves_when_the_first_table_is_torn(node: FakeNode)
         disk.seek(512)
         disk.write(bytes(512))
     assert node.boot().seed_device.endswith("/dev/vda2")
+
+
+# ---- reading the names without mounting ----
+
+
+def make_fat(names: Sequence[str], *, flags: int = 0, marks: int = 0xFFFF) -> bytes:
+    """The first sectors of a FAT16 with these names in its root folder, each with a long entry."""
+    boot = bytearray(512)
+    boot[0:3], boot[3:11] = b"\xeb\x3c\x90", b"mkfs.fat"
+    struct.pack_into("<HBHBHHBH", boot, 11, 512, 4, 4, 2, 64, 32768, 0xF8, 32)
+    boot[37], boot[54:62], boot[510:512] = flags, b"FAT16   ", b"\x55\xaa"
+    table = bytearray(b"\xf8\xff" + struct.pack("<H", marks)).ljust(32 * 512, b"\0")
+    root = bytearray(b"K3IMG      \x08".ljust(32, b"\0"))
+    root += b"\xe5LD     TXT\x20".ljust(32, b"\0")
+    for name in names:
+        padded = (name + "\0").ljust(-(-(len(name) + 1) // 13) * 13, "\uffff")
+        pieces = [padded[at : at + 13].encode("utf-16-le") for at in range(0, len(padded), 13)]
+        for number, piece in reversed(list(enumerate(pieces, 1))):
+            root += bytes([number]) + piece[:10] + b"\x0f\0\0" + piece[10:22] + b"\0\0" + piece[22:26]
+        root += b"SHORT   TXT\x20".ljust(32, b"\0")
+    return bytes(boot).ljust(4 * 512, b"\0") + bytes(table) * 2 + bytes(root).ljust(64 * 32, b"\0")
+
+
+def test_an_empty_partition_is_not_even_mounted(node: FakeNode) -> None:
+    device = node.place.root / "dev/vda2"
+    device.write_bytes(make_fat(["README.txt", "System Volume Information", "status.txt"]))
+    assert node.boot().standalone
+    assert node.calls == []
+
+
+@pytest.mark.parametrize(
+    "fat",
+    [
+        make_fat(["README.txt", "node.yaml"]),
+        make_fat(["factory-reset"]),
+        make_fat(["README.txt"], flags=1),
+        make_fat(["README.txt"], marks=0x7FFF),
+        make_fat(["README.txt"])[:700],
+        bytes(4096),
+        b"",
+    ],
+)
+def test_anything_else_is_checked_and_mounted(node: FakeNode, fat: bytes) -> None:
+    (node.place.root / "dev/vda2").write_bytes(fat)
+    node.boot()
+    assert [call.split()[0] for call in node.calls] == ["fsck.vfat", "mount", "umount"]
+
+
+def test_a_seeded_node_always_reads_its_partition(node: FakeNode) -> None:
+    node.seed()
+    node.boot()
+    node.calls.clear()
+    (node.place.root / "dev/vda2").write_bytes(make_fat([]))
+    node.boot()
+    assert node.calls
+
+
+def test_names_of_a_fat(tmp_path: Path) -> None:
+    path = tmp_path / "fat"
+    for names in ((), ("a",), ("Node.yaml.TXT",), ("x" * 13, "y" * 26, "z" * 27)):
+        path.write_bytes(make_fat(names))
+        assert fatpeek.root_names(path) == frozenset(name.lower() for name in names)
+    assert fatpeek.root_names(tmp_path / "nothing") is None
 
 
 # ---- seeded ----
@@ -717,35 +783,46 @@ def test_cluster_reset_is_named_as_not_supported(node: FakeNode) -> None:
 
 
 class Cutter:
-    """Cuts the power at the n-th durable step: before it, so that it has not happened."""
+    """Cuts the power at the n-th durable step: before it, so that it has not happened.
+
+    What was written but not flushed by then comes back empty, as ext4 may leave it.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = -1
-        for owner, name in (
-            (os, "fsync"),
-            (Path, "replace"),
-            (Path, "unlink"),
-            (Path, "rmdir"),
-            (os, "pwrite"),
-        ):
-            monkeypatch.setattr(owner, name, self._counted(getattr(owner, name)))
+        self.flushed: set[str] = set()
+        self.loose: set[Path] = set()
+        steps = ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (os, "pwrite"))
+        for owner, name in steps:
+            monkeypatch.setattr(owner, name, self._counted(name, getattr(owner, name)))
 
-    def _counted(self, real: Callable[..., object]) -> Callable[..., object]:
+    def _counted(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object, **kwargs: object) -> object:
             if self.left == 0:
                 raise PowerCutError
             self.left -= 1
+            if name == "fsync" and args[0] == -1:
+                self.loose.clear()
+            elif name == "fsync":
+                self.flushed.add(str(Path(f"/proc/self/fd/{args[0]}").readlink()))
+            elif name == "replace" and isinstance(args[1], Path) and str(args[0]) not in self.flushed:
+                self.loose.add(args[1])
             return real(*args, **kwargs)
 
         return call
 
-
-def settle(node: FakeNode) -> None:
-    """What the power cut leaves: no mount, and /run is gone at the next boot."""
-    point = node.place.run / "seed"
-    if point.is_symlink():
-        os.unlink(point)  # noqa: PTH108 - not the counted one
-        point.mkdir()
+    def happened(self, node: FakeNode) -> None:
+        """The power is off: no mount is left, and what was not flushed is gone."""
+        self.left = -1
+        point = node.place.run / "seed"
+        if point.is_symlink():
+            point.unlink()
+            point.mkdir()
+        for path in self.loose:
+            if path.is_file() and not path.is_symlink():
+                path.write_bytes(b"")
+        self.loose.clear()
+        self.flushed.clear()
 
 
 def boots_with_cuts(
@@ -764,10 +841,11 @@ def boots_with_cuts(
         try:
             node.boot()
         except PowerCutError:
-            cutter.left = -1
-            settle(node)
+            cutter.happened(node)
         else:
             cutter.left = -1
+            loose = [path for path in cutter.loose if not path.is_relative_to(node.place.run)]
+            assert not loose, "all is durable before anything relies on it"
             return step
         node.boot()
         assert (tree(node.place.root / "etc"), tree(node.place.root / "var"), tree(node.fat)) == wanted, step
@@ -808,8 +886,8 @@ def test_a_power_cut_at_any_step_of_a_factory_reset(node: FakeNode, monkeypatch:
         cutter.left = step
         with suppress(PowerCutError):
             node.boot()
-        done, cutter.left = cutter.left > 0, -1
-        settle(node)
+        done = cutter.left > 0
+        cutter.happened(node)
         table = gpt.read(node.place.root / "dev/vda")
         assert table is not None, "one of the two tables is always whole"
         if any(p.number == 7 for p in table.partitions):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from k3img.device.probe import NodeState, Unit, node_state
 from k3img.device.system import Ended, System
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 RUN = Outcome(
     go=Go.RUN, node="x86-abc", hostname="x86-abc", cluster="x86", standalone=True, seed_device="/dev/vda2"
@@ -108,7 +109,7 @@ def test_every_state_has_its_lines(mood: Mood) -> None:
     )
     text = report.lines(INFO, RUN, view, 0.0)
     assert "10.0.2.15 (eth0)" in "\n".join(text)
-    assert len(text) < 24
+    assert len(text) < 52
     assert mood is Mood.READY or "a thing" in "\n".join(text)
     assert len(report.status_file(text, 0.0)) == 4096
 
@@ -307,6 +308,34 @@ def test_a_moved_node_writes_its_kubeconfig_again(node: FakeNode) -> None:
     node.address = "10.0.2.99"
     loop.tick()
     assert "https://10.0.2.99:6443" in (node.fat / "kubeconfig.yaml").read_text()
+
+
+def test_renewed_certificates_reach_the_partition(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    kube.node = ready()
+    for _ in range(3):
+        loop.tick()
+    assert len([call for call in node.calls if call.startswith("mount")]) == 1
+    node.place.kubeconfig.write_text(KUBECONFIG + "renewed: yes\n")
+    for _ in range(3):
+        loop.tick()
+    assert "renewed" in (node.fat / "kubeconfig.yaml").read_text()
+    assert len([call for call in node.calls if call.startswith("mount")]) == 2
+
+
+def test_one_bad_look_does_not_end_the_watching(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: Iterator[BaseException | None] = iter([ZeroDivisionError("oh"), None, status.Stopped()])
+
+    def tick(_: status.Watch) -> float:
+        if (error := next(looks)) is not None:
+            raise error
+        return 1.0
+
+    monkeypatch.setattr(status.Watch, "tick", tick)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert status.run(node.place, node) == 0
+    assert node.logged == ["ZeroDivisionError: oh"]
+    assert (node.place.state / "clock").exists(), "the time is saved at the end"
 
 
 def test_a_fat_that_cannot_be_mounted_or_written_stops_nothing(node: FakeNode) -> None:

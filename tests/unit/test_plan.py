@@ -11,10 +11,10 @@ from tests.conftest import ROOT
 
 from k3img.plan import inputs, system
 from k3img.plan.make import image_id, image_version, make
-from k3img.plan.model import CopyOverlay, InstallSystem, MaskUnits, Plan, TrimKernel, WriteFile
+from k3img.plan.model import CopyFile, CopyOverlay, InstallSystem, MaskUnits, Plan, TrimKernel, WriteFile
 from k3img.plan.text import as_text
 from k3img.profile.load import load
-from k3img.profile.model import Compression
+from k3img.profile.model import Compression, ImageSpec
 from k3img.render import mkosi as render
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def test_golden(name: str, project: Tree, golden: Callable[[str, str], None]) ->
     plan = plan_of(project, name)
     golden(f"{name}/plan.json", json.dumps(plan.to_json(), indent=1) + "\n")
     for path, text in render.image_project(plan).items():
-        if path != "k3img.json":  # all of it is in plan.json
+        if not path.endswith(".json"):  # all of it is in plan.json
             golden(f"{name}/{path}", text)
     golden(f"{name}/initrd/mkosi.conf", render.initrd_project(plan)["mkosi.conf"])
 
@@ -80,14 +80,11 @@ def test_versions_only_grow_with_the_source_date(project: Tree) -> None:
     assert versions == sorted(set(versions))
 
 
-def test_only_a_debug_image_has_a_way_to_log_in(project: Tree) -> None:
-    def masked(name: str) -> set[str]:
-        return set(plan_of(project, name).one(MaskUnits).units)
-
-    assert set(system.LOGIN_UNITS) <= masked("x86")
-    assert not set(system.LOGIN_UNITS) & masked("x86-debug")
-    assert "debug" not in {step.name for step in plan_of(project, "x86").all(CopyOverlay)}
-    assert "debug" in {step.name for step in plan_of(project, "x86-debug").all(CopyOverlay)}
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_image_has_a_login_and_only_debug_has_shells(name: str, project: Tree) -> None:
+    plan = plan_of(project, name)
+    assert set(system.LOGIN_UNITS) <= set(plan.one(MaskUnits).units)
+    assert ("debug" in {step.name for step in plan.all(CopyOverlay)}) is plan.debug
 
 
 def test_ssh_comes_only_when_asked_for(project: Tree) -> None:
@@ -107,14 +104,29 @@ def test_the_agent_never_sees_an_option_of_the_server(project: Tree) -> None:
         assert word not in texts["/usr/share/k3img/k3s/agent.yaml"]
 
 
-def test_a_baked_image_is_named_by_its_content(project: Tree) -> None:
+def test_what_is_baked_in_lies_where_first_boot_looks(project: Tree) -> None:
     profile = load(ROOT / "profiles/x86.yaml", project).profile
-    k3s = dataclasses.replace(profile.k3s, images=("images/web.tar",), manifests=("m/web.yaml",))
+    k3s = dataclasses.replace(
+        profile.k3s,
+        images=("images/web.tar",),
+        manifests=("m/web.yaml",),
+        registries={"mirrors": {"docker.io": {"endpoint": ["https://mirror.example"]}}},
+    )
     plan = make_plain(dataclasses.replace(profile, k3s=k3s))
-    rules = next(step.text for step in plan.all(WriteFile) if step.path.endswith("k3img-baked-in.conf"))
-    assert "/usr/share/k3img/images/ffffffffffff-web.tar" in rules
-    assert ".cache.json" in rules
-    assert "manifests/k3img - - - - /usr/share/k3img/manifests" in rules
+    paths = {copy.path for copy in plan.all(CopyFile)} | {text.path for text in plan.all(WriteFile)}
+    assert "/usr/share/k3img/images/ffffffffffff-web.tar" in paths
+    assert "/usr/share/k3img/manifests/web.yaml" in paths
+    assert "/usr/share/k3img/k3s/registries.yaml" in paths
+    assert "/usr/share/k3img/k3s/registries.yaml" not in {
+        s.path for s in plan_of(project, "x86").all(WriteFile)
+    }
+
+
+def test_the_cached_tree_depends_on_no_date(project: Tree) -> None:
+    old, new = plan_of(project, "x86"), plan_of(project, "x86", image=ImageSpec(version="9"))
+    later = dataclasses.replace(new, source_date_epoch=EPOCH + 99)
+    assert render.prepare_input(old) == render.prepare_input(later)
+    assert render.initrd_project(old) == render.initrd_project(later)
 
 
 def test_every_wanted_module_of_the_profile_is_required(project: Tree) -> None:

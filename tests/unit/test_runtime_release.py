@@ -184,7 +184,7 @@ def test_a_damaged_cache_entry_is_fetched_again(server: Server, tmp_path: Path) 
 def test_404_says_so_and_what_to_do(server: Server, tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         get(tmp_path, version="v1.99.0+k3s1", mirror=server.url)
-    assert "404" in caught.value.details
+    assert "404" in caught.value.brief
     assert "--k3s FILE" in caught.value.hint
     assert not left_over(tmp_path)
 
@@ -201,7 +201,7 @@ def test_a_server_that_is_overloaded_is_tried_again(server: Server, tmp_path: Pa
     server.status = 503
     with pytest.raises(BuildError) as caught:
         get(tmp_path, mirror=server.url)
-    assert "503" in caught.value.details
+    assert "503" in caught.value.brief
     assert len(server.bodies) == download.TRIES
 
 
@@ -222,7 +222,7 @@ def test_always_truncated_fails_and_keeps_only_what_can_be_resumed(server: Serve
     server.ranges, server.cut = False, [100_000] * 9
     with pytest.raises(BuildError, match="to its end") as caught:
         get(tmp_path, mirror=server.url)
-    assert "0.1 of 0.3 MB" in caught.value.details
+    assert "0.1 of 0.3 MB" in caught.value.brief
     assert "run it again" in caught.value.hint
     assert left_over(tmp_path) == {"k3s.part", "k3s.part.json"}
     server.ranges, server.cut = True, []
@@ -328,7 +328,7 @@ def test_a_redirect_to_an_unencrypted_address_is_refused() -> None:
 def test_nothing_listens(tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         get(tmp_path, mirror="http://127.0.0.1:1")
-    assert "connection refused" in caught.value.details
+    assert "connection refused" in caught.value.brief
     assert "--k3s FILE" in caught.value.hint
 
 
@@ -337,7 +337,7 @@ def test_a_server_that_hangs_is_given_up(server: Server, tmp_path: Path) -> None
     began = time.monotonic()
     with pytest.raises(BuildError) as caught:
         get(tmp_path, mirror=server.url)
-    assert "sent nothing" in caught.value.details
+    assert "sent nothing" in caught.value.brief
     assert time.monotonic() - began < 5
 
 
@@ -369,7 +369,7 @@ def test_a_full_disk_keeps_nothing(server: Server, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(download, "_receive", receive)
     with pytest.raises(BuildError) as caught:
         get(tmp_path, mirror=server.url)
-    assert "disk is full" in caught.value.details
+    assert "disk is full" in caught.value.brief
     assert not left_over(tmp_path)
 
 

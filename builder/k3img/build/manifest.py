@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from k3img import log
 from k3img.build.model import Image
 from k3img.errors import BuildError
 from k3img.image import erofs, gpt
@@ -49,6 +48,7 @@ def describe(plan: Plan, raw: Path, artifact: Artifact, *, facts: Mapping[str, A
             for part in partitions
         ],
         "plan_digest": plan.digest,
+        "recipe": plan.recipe,
         "source_date_epoch": plan.source_date_epoch,
         "runtime": {
             "version": artifact.version,
@@ -72,13 +72,9 @@ def check_slot(used: int, slot: int) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Sha256 of a file, hex, with its progress shown."""
-    total = hashlib.sha256()
-    with path.open("rb") as file, log.progress(f"Hashing {path.name}", path.stat().st_size) as advance:
-        while block := file.read(1 << 22):
-            total.update(block)
-            advance(len(block))
-    return total.hexdigest()
+    """Sha256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sums(hashes: Mapping[str, str]) -> str:
@@ -92,6 +88,6 @@ def load(folder: Path) -> Image | None:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         files = manifest["files"]
         complete = all((folder / name).stat().st_size == item["size"] for name, item in files.items())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Image(folder=folder, manifest=manifest, fresh=False) if complete else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from k3img.build.model import Packages
     from k3img.build.workspace import Workspace
     from k3img.log import Step
     from k3img.tools.toolbox import Toolbox
@@ -33,7 +34,7 @@ WHAT_TO_TRY = (
 
 
 def project_key(project: Path, names: tuple[str, ...], *more: str) -> str:
-    """Digest of some of a project's files and texts: names a cached result."""
+    """Digest of some of a project's files (names, modes, contents) and texts: names a cached result."""
     total = hashlib.sha256("\0".join(more).encode())
     for name in names:
         path = project / name
@@ -41,19 +42,23 @@ def project_key(project: Path, names: tuple[str, ...], *more: str) -> str:
             if file.is_symlink():
                 total.update(f"{file.relative_to(project)}\0{file.readlink()}\0".encode())
             elif file.is_file():
-                total.update(f"{file.relative_to(project)}\0".encode() + file.read_bytes())
+                data = file.read_bytes()
+                about = f"{file.relative_to(project)}\0{file.stat().st_mode:o}\0{len(data)}\0"
+                total.update(about.encode() + data)
     return total.hexdigest()[:16]
 
 
-def build_initrd(work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *, refresh: bool) -> Path:
+def build_initrd(
+    work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *, packages: Packages, refresh: bool
+) -> Path:
     """The folder with `initrd.cpio.zst` and `initrd.manifest`, from the cache when nothing has changed."""
-    names = ("mkosi.conf", "k3img.json", "prepare", "mkosi.extra", "mkosi.sandbox")
+    names = ("mkosi.conf", "prepare.json", "prepare", "mkosi.extra", "mkosi.sandbox")
     place = tree.cache / "initrd" / project_key(work.initrd, names, str(toolbox.tools_tree))
     if refresh:
         shutil.rmtree(place, ignore_errors=True)
     with new_folder(place, "this initrd") as folder:
         if folder is not None:
-            run(work.initrd, work, tree, toolbox, this, output=folder)
+            run(work.initrd, work, toolbox, this, packages=packages, output=folder)
             # mkosi leaves the initrd under its name and links `initrd` to it.
             for extra in folder.glob("initrd"):
                 extra.unlink()
@@ -61,15 +66,28 @@ def build_initrd(work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *, r
 
 
 def build_image(
-    work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *, initrd: Path, runtime: Path, refresh: bool
+    work: Workspace,
+    tree: Tree,
+    toolbox: Toolbox,
+    this: Step,
+    *,
+    packages: Packages,
+    initrd: Path,
+    runtime: Path,
+    refresh: bool,
 ) -> str:
-    """Run mkosi for the image; its results are in `work.output`. Returns when its packages were taken."""
+    """Run mkosi for the image; its results are in `work.output`.
+
+    Returns when its packages were taken, or the date of the lock that they are from.
+    """
     shutil.copyfile(initrd / "initrd.cpio.zst", work.image / "initrd.cpio.zst")
     system = _without_output(work.image)
     place = (
         tree.cache
         / "trees"
-        / project_key(work.image, ("prepare", "k3img.json", "mkosi.sandbox"), system, str(toolbox.tools_tree))
+        / project_key(
+            work.image, ("prepare", "prepare.json", "mkosi.sandbox"), system, str(toolbox.tools_tree)
+        )
     )
     stamp = place / "packages-as-of"
     if refresh or not stamp.exists():
@@ -79,20 +97,26 @@ def build_image(
     run(
         work.image,
         work,
-        tree,
         toolbox,
         this,
         "--cache-directory", place,
         "--extra-tree", f"{runtime}:/usr/lib/k3s",
+        packages=packages,
         output=work.output,
     )  # fmt: skip
     if not stamp.exists():
         stamp.write_text(f"{taken:%Y-%m-%dT%H:%M:%SZ}\n")
-    return stamp.read_text().strip()
+    return packages.as_of or stamp.read_text().strip()
 
 
 def run(
-    project: Path, work: Workspace, tree: Tree, toolbox: Toolbox, this: Step, *more: proc.Arg, output: Path
+    project: Path,
+    work: Workspace,
+    toolbox: Toolbox,
+    this: Step,
+    *more: proc.Arg,
+    packages: Packages,
+    output: Path,
 ) -> None:
     """Run `mkosi build` in a project. Raises `BuildError` with the last lines and what to try."""
 
@@ -108,7 +132,7 @@ def run(
                 "--tools-tree", toolbox.tools_tree,
                 "--output-directory", output,
                 "--workspace-directory", make_folder(work.root / "tmp"),
-                "--package-cache-dir", make_folder(tree.cache / "packages"),
+                "--package-cache-dir", make_folder(packages.kept),
                 *more,
                 "--force",
                 "build",
@@ -147,10 +171,10 @@ def _without_output(project: Path) -> str:
     )
 
 
-def packages(manifest: Path) -> list[Mapping[str, str]]:
+def listed(manifest: Path) -> list[Mapping[str, str]]:
     """Name, version and architecture of every package in one of mkosi's manifests, sorted."""
-    listed = json.loads(manifest.read_text(encoding="utf-8"))["packages"]
+    packages = json.loads(manifest.read_text(encoding="utf-8"))["packages"]
     return sorted(
-        ({key: item[key] for key in ("name", "version", "architecture")} for item in listed),
+        ({key: item[key] for key in ("name", "version", "architecture")} for item in packages),
         key=lambda item: item["name"],
     )

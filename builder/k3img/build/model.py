@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from k3img.tools.tools_tree import Recipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -42,3 +44,24 @@ class Image:
     def sha256(self) -> str:
         """Sha256 of the raw image, hex."""
         return str(self.manifest["image"]["sha256"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packages:
+    """Where a run of mkosi has its packages from: `sources` (deb822), and the folder where it keeps them.
+
+    `as_of` is the date of the lock; empty when it takes the newest.
+    """
+
+    sources: str
+    kept: Path
+    as_of: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supplies:
+    """Packages of image and initrd, and the recipe of the tools tree (None: the usual one)."""
+
+    image: Packages
+    initrd: Packages
+    tools: Recipe | None

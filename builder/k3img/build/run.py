@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from k3img import log, proc
-from k3img.build import manifest, mkosi, workspace
-from k3img.build.model import Image, Request
+from k3img.build import manifest, mkosi, packages, workspace
+from k3img.build.model import Image, Request, Supplies
 from k3img.errors import BuildError
-from k3img.plan.model import FetchRuntime, InstallSystem, MakeDisk, Plan, Publish, UnpackRuntime
+from k3img.plan.model import FetchRuntime, MakeDisk, Plan, Publish, UnpackRuntime
 from k3img.profile.model import Compression, Format
 from k3img.runtime import release
 from k3img.runtime.unpack import Runtime, unpack
 from k3img.tools import toolbox as tools
-from k3img.tools.apt import sources
 from k3img.tools.publish import new_folder
 from k3img.tree import give_to_caller
 
@@ -61,15 +60,15 @@ def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None)
     phases = Phases()
     with workspace.opened(tree, plan.name) as work:
         try:
-            toolbox = prepare_tools(tree, phases)
+            supplies = find_packages(plan, request, tree, work, lock, phases)
+            toolbox = prepare_tools(tree, supplies, phases)
             artifact = fetch_runtime(plan, request, tree, lock, phases)
             runtime = unpack_runtime(artifact, plan, tree, phases)
-            initrd = build_initrd(plan, request, tree, work, toolbox, phases)
-            taken = build_image(plan, request, tree, work, toolbox, initrd, runtime, phases)
+            initrd = build_initrd(plan, request, tree, work, toolbox, supplies, phases)
+            taken = build_image(plan, request, tree, work, toolbox, supplies, initrd, runtime, phases)
             raw = sparse_image(plan, work)
-            described = manifest.describe(
-                plan, raw, artifact, facts=facts(work, initrd, toolbox, runtime, taken)
-            )
+            found = facts(work, initrd, toolbox, runtime, taken) | {"locked": request.locked}
+            described = manifest.describe(plan, raw, artifact, facts=found)
             return publish(plan, request, work, raw, described, phases)
         except OSError as error:
             raise BuildError(
@@ -82,6 +81,8 @@ def finished(plan: Plan, request: Request, tree: Tree) -> Image | None:
     """The image in `request.out` if it is what this plan would give, else None."""
     image = manifest.load(request.out)
     if image is None or request.refresh or image.manifest["plan_digest"] != plan.digest:
+        return None
+    if request.locked and not image.manifest.get("locked"):
         return None
     if request.k3s is not None or request.k3s_mirror is not None:
         wanted = release.resolve(
@@ -96,10 +97,22 @@ def finished(plan: Plan, request: Request, tree: Tree) -> Image | None:
     return image
 
 
-def prepare_tools(tree: Tree, phases: Phases) -> Toolbox:
+def find_packages(
+    plan: Plan, request: Request, tree: Tree, work: Workspace, lock: Lock | None, phases: Phases
+) -> Supplies:
+    """Where Debian's packages come from: the mirror, or what the lock says, all of it fetched."""
+    if not request.locked:
+        return packages.newest(plan, tree)
+    if lock is None:
+        raise BuildError("--locked, but there is no lock", hint="`k3img lock` writes it.")
+    with phases.phase("Getting the locked packages") as this:
+        return packages.locked(plan, lock, tree, work, this.note)
+
+
+def prepare_tools(tree: Tree, supplies: Supplies, phases: Phases) -> Toolbox:
     """mkosi and the tools tree, fetched when they are not in the cache."""
     with phases.phase("Looking for tools"):
-        return tools.prepare(tree)
+        return tools.prepare(tree, recipe=supplies.tools)
 
 
 def fetch_runtime(plan: Plan, request: Request, tree: Tree, lock: Lock | None, phases: Phases) -> Artifact:
@@ -135,13 +148,20 @@ def unpack_runtime(artifact: Artifact, plan: Plan, tree: Tree, phases: Phases) -
 
 
 def build_initrd(
-    plan: Plan, request: Request, tree: Tree, work: Workspace, toolbox: Toolbox, phases: Phases
+    plan: Plan,
+    request: Request,
+    tree: Tree,
+    work: Workspace,
+    toolbox: Toolbox,
+    supplies: Supplies,
+    phases: Phases,
 ) -> Path:
     """The initrd's folder in the cache."""
-    system = plan.one(InstallSystem)
-    workspace.write_initrd_project(work, plan, tree, sources(system.suite, system.mirror))
+    workspace.write_initrd_project(work, plan, tree, supplies.initrd.sources)
     with phases.phase("Building the initrd") as this:
-        return mkosi.build_initrd(work, tree, toolbox, this, refresh=request.refresh)
+        return mkosi.build_initrd(
+            work, tree, toolbox, this, packages=supplies.initrd, refresh=request.refresh
+        )
 
 
 def build_image(
@@ -150,17 +170,23 @@ def build_image(
     tree: Tree,
     work: Workspace,
     toolbox: Toolbox,
+    supplies: Supplies,
     initrd: Path,
     runtime: Path,
     phases: Phases,
 ) -> str:
     """The raw disk and the UKI, in the workspace; returns when the packages were taken (UTC)."""
-    system = plan.one(InstallSystem)
-    text = sources(system.suite, system.mirror, components=system.components)
-    workspace.write_image_project(work, plan, tree, text)
+    workspace.write_image_project(work, plan, tree, supplies.image.sources)
     with phases.phase("Building the image") as this:
         return mkosi.build_image(
-            work, tree, toolbox, this, initrd=initrd, runtime=runtime, refresh=request.refresh
+            work,
+            tree,
+            toolbox,
+            this,
+            packages=supplies.image,
+            initrd=initrd,
+            runtime=runtime,
+            refresh=request.refresh,
         )
 
 
@@ -178,8 +204,8 @@ def facts(work: Workspace, initrd: Path, toolbox: Toolbox, runtime: Path, taken:
     return {
         "packages_as_of": taken,
         "packages": {
-            "image": mkosi.packages(image),
-            "initrd": mkosi.packages(initrd / "initrd.manifest"),
+            "image": mkosi.listed(image),
+            "initrd": mkosi.listed(initrd / "initrd.manifest"),
             "tools": [
                 {"name": name, "version": version} for name, version in sorted(toolbox.tree.packages.items())
             ],

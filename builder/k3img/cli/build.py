@@ -39,10 +39,12 @@ class Planned:
     lock: Lock | None
 
 
-def planned(tree: Tree, name: str, overrides: Overrides, *, k3s: Path | None = None) -> Planned:
+def planned(
+    tree: Tree, name: str, overrides: Overrides, *, k3s: Path | None = None, locked: bool = False
+) -> Planned:
     """The plan of a profile; the version of a `--k3s` file replaces the profile's.
 
-    Raises `ProfileError`, `UsageError`, `BuildError`.
+    Raises `ProfileError`, `UsageError`, `BuildError`; the last also when `locked` and there is no lock.
     """
     profile = load_profile(tree, name, overrides).profile
     if k3s is not None and k3s.is_file():
@@ -50,9 +52,10 @@ def planned(tree: Tree, name: str, overrides: Overrides, *, k3s: Path | None = N
         if version is not None and version != profile.k3s.version:
             overrides = (*overrides, ("k3s.version", version))
             profile = load_profile(tree, name, overrides).profile
-    lock = locks.read(locks.path_of(profile_file(tree, name)))
-    locked = lock.k3s if lock and lock.k3s and lock.k3s.version == profile.k3s.version else None
-    known = locked.files.get(profile.target.arch.debian) if locked else None
+    path = locks.path_of(profile_file(tree, name))
+    lock = locks.required(path, name) if locked else locks.read(path)
+    runtime = lock.k3s if lock and lock.k3s and lock.k3s.version == profile.k3s.version else None
+    known = runtime.files.get(profile.target.arch.debian) if runtime else None
     facts = inputs.gather(
         tree,
         profile,
@@ -122,7 +125,9 @@ def build(
     out: Path | None,
 ) -> None:
     """Build a profile's image into out/PROFILE/."""
-    made = planned(tree, profile, overrides, k3s=k3s)
+    if locked and refresh:
+        raise UsageError("--locked takes what the lock names, --refresh the newest: only one of them")
+    made = planned(tree, profile, overrides, k3s=k3s, locked=locked)
     request = Request(
         out=(out or tree.out / made.plan.name).absolute(),
         k3s=k3s,

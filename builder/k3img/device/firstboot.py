@@ -1,7 +1,8 @@
 """k3img-firstboot: at every boot, before the network, make this node what its seed says.
 
-Everything is written by temporary file, fsync and rename, in an order that can be repeated after a power
-cut at any point. Nothing that was decided once (name, datastore, CA) is decided a second time.
+Everything is written by temporary file and rename, in an order that can be repeated after a power cut at
+any point, and is durable before anything that relies on it starts. Nothing that was decided once (name,
+datastore, CA) is decided a second time.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from k3img.device import clock, disk, files, image, k3sconfig, network, outcome, reset, seed
+from k3img.device import clock, disk, fatpeek, files, image, k3sconfig, network, outcome, reset, seed
 from k3img.device.bootstrap import mark_bootstrapped
 from k3img.device.decide import Decision, Facts, decide
 from k3img.device.outcome import Go, Outcome
 from k3img.device.seed import Seed
 from k3img.device.seedpart import SeedUnreadableError, look_for, opened
 from k3img.errors import ProfileError
-from k3img.node.medium import BOOTSTRAP_DONE, CLUSTER_RESET, NODE_FILE
+from k3img.node.medium import BOOTSTRAP_DONE, CLUSTER_RESET, KUBECONFIG, NODE_FILE, README, STATUS
 from k3img.node.model import Role
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ STANDALONE = "standalone"
 
 GONE_LABELS = "gone-labels"
 """In `/var/lib/k3img`: keys of labels that node.yaml had once and has no more."""
+
+NOTHING_TO_READ = frozenset(
+    name.lower() for name in (README, STATUS, KUBECONFIG, "System Volume Information")
+)
+"""Names on a seed partition that ask for nothing: with these alone it counts as empty."""
 
 MAX_PROFILE = 40
 
@@ -82,6 +88,11 @@ def _open(place: Place, system: System, medium: Medium, stack: ExitStack) -> Sou
     if medium.seed is None:
         why = "was not found" if medium.disk is None else f"is not on {medium.disk}"
         return Source(unreadable=f"the seed partition K3IMG {why}")
+    names = None if (place.state / NODE_FILE).exists() else fatpeek.root_names(medium.seed)
+    if names is not None and names <= NOTHING_TO_READ:
+        empty = place.run / "nothing"
+        empty.mkdir(parents=True, exist_ok=True)
+        return Source(folder=empty)
     try:
         return Source(folder=stack.enter_context(opened(place, system, medium.seed, check=True)))
     except SeedUnreadableError as error:
@@ -129,16 +140,22 @@ def _apply(place: Place, system: System, info: ImageInfo, facts: Facts, decision
         clock.raise_to_floor(place, system, config.issued)
     name, hostname = _names(place, info, decision, secrets)
     cluster = config.cluster if config else info.cluster
+    changed = False
     if decision.go is Go.RUN and config is None:
-        files.write(place.state / STANDALONE, f"{name}\n")
-    _write_hostname(place, system, hostname)
-    network.apply(place.network, config.node.network if config else None)
-    _write_resolv(place)
+        changed |= files.write(place.state / STANDALONE, f"{name}\n", durable=False)
+    changed |= _write_hostname(place, system, hostname)
+    changed |= network.apply(place.network, config.node.network if config else None)
+    changed |= _write_resolv(place)
     if decision.go is Go.RUN or config is not None:
-        _write_k3s(place, info, config, name, hostname, cluster, secrets, initial=not facts.datastore)
+        changed |= _write_k3s(
+            place, info, config, name, hostname, cluster, secrets, initial=not facts.datastore
+        )
     if config is not None:
-        _keep_config(place, config, facts.last)
-    files.write(place.state / reset.USED, "")
+        changed |= _keep_config(place, config, facts.last)
+    changed |= files.write(place.state / reset.USED, "", durable=False)
+    place.state.chmod(0o700)
+    if changed:
+        system.sync()
     result = Outcome(
         go=decision.go,
         node=name,
@@ -174,15 +191,14 @@ def standalone_name(profile: str, machine_id: bytes) -> str:
     return f"{base.strip('-') or 'k3img'}-{zlib.crc32(b'k3img ' + machine_id.strip()) & 0xFFFFFF:06x}"
 
 
-def _write_hostname(place: Place, system: System, hostname: str) -> None:
-    files.write(place.root / "etc/hostname", f"{hostname}\n")
+def _write_hostname(place: Place, system: System, hostname: str) -> bool:
     system.set_hostname(hostname)
+    return files.write(place.root / "etc/hostname", f"{hostname}\n", durable=False)
 
 
-def _write_resolv(place: Place) -> None:
+def _write_resolv(place: Place) -> bool:
     path = place.root / "etc/resolv.conf"
-    if not path.is_symlink():
-        files.link(path, "../run/systemd/resolve/stub-resolv.conf")
+    return not path.is_symlink() and files.link(path, "../run/systemd/resolve/stub-resolv.conf")
 
 
 def _write_k3s(
@@ -195,7 +211,7 @@ def _write_k3s(
     secrets: dict[str, bytes],
     *,
     initial: bool,
-) -> None:
+) -> bool:
     role = config.node.role if config else Role.SERVER
     rendered = k3sconfig.render(
         config,
@@ -206,44 +222,50 @@ def _write_k3s(
         image_registries=files.read(place.share / "k3s/registries.yaml"),
         secrets=secrets,
     )
+    changed = False
     for path, file in rendered.items():
         if file is None:
-            files.remove(place.rancher / path)
+            changed |= files.remove(place.rancher / path)
         else:
-            files.write(place.rancher / path, file.content, mode=file.mode)
+            changed |= files.write(place.rancher / path, file.content, mode=file.mode, durable=False)
     # Once there is a datastore, k3s compares these with its own copy: newer files would stop it for good.
     if config is not None and role is Role.SERVER and initial:
         (place.k3s / "server").mkdir(parents=True, exist_ok=True)
         (place.k3s / "server").chmod(0o700)
         for path, file in k3sconfig.ca_files(secrets).items():
-            files.write(place.k3s / "server/tls" / path, file.content, mode=file.mode)
-    _link_content(place, manifests=role is Role.SERVER and (config is None or config.node.initializer))
+            target = place.k3s / "server/tls" / path
+            changed |= files.write(target, file.content, mode=file.mode, durable=False)
+    first = role is Role.SERVER and (config is None or config.node.initializer)
+    changed |= _link_content(place, manifests=first)
     if info.ssh:
         keys = "".join(f"{key}\n" for key in (config.ssh_keys if config else ()))
-        files.write(place.state / "ssh/authorized_keys", keys, mode=0o600)
+        target = place.state / "ssh/authorized_keys"
+        changed |= files.write(target, keys, mode=0o600, durable=False)
+    return changed
 
 
-def _link_content(place: Place, *, manifests: bool) -> None:
+def _link_content(place: Place, *, manifests: bool) -> bool:
     """Manifests and images that the image brings are used where they lie: links, no copies."""
     link, ours = place.k3s / "server/manifests/k3img", place.share / "manifests"
     if manifests and ours.is_dir():
-        files.link(link, "/usr/share/k3img/manifests")
+        changed = files.link(link, "/usr/share/k3img/manifests")
     else:
-        files.remove(link)
+        changed = files.remove(link)
     folder, brought = place.k3s / "agent/images", place.share / "images"
     names = sorted(path.name for path in brought.iterdir()) if brought.is_dir() else []
     if folder.is_dir():
         for path in folder.iterdir():
             if path.is_symlink() and path.name not in names:
-                files.remove(path)
+                changed |= files.remove(path)
     for name in names:
-        files.link(folder / name, f"/usr/share/k3img/images/{name}")
+        changed |= files.link(folder / name, f"/usr/share/k3img/images/{name}")
     if names and not (folder / ".cache.json").exists():
         # Its presence makes k3s import an archive once, not at every start.
-        files.write(folder / ".cache.json", "")
+        changed |= files.write(folder / ".cache.json", "", durable=False)
+    return changed
 
 
-def _keep_config(place: Place, config: NodeConfig, last: bytes | None) -> None:
+def _keep_config(place: Place, config: NodeConfig, last: bytes | None) -> bool:
     """Remember what was applied, and labels that it has no more: k3s adds labels, but takes none away."""
     from k3img.node.load import dump, load  # noqa: PLC0415 - PyYAML is slow under emulation
 
@@ -253,7 +275,7 @@ def _keep_config(place: Place, config: NodeConfig, last: bytes | None) -> None:
     gone = had - set(config.node.labels)
     if gone or (place.state / GONE_LABELS).exists():
         files.write(place.state / GONE_LABELS, "\n".join(sorted(gone)))
-    files.write(place.state / NODE_FILE, dump(config))
+    return files.write(place.state / NODE_FILE, dump(config))
 
 
 def _finish(place: Place, result: Outcome) -> Outcome:

@@ -96,11 +96,14 @@ def gone_labels(place: Place) -> tuple[str, ...]:
 
 
 def _last_words(system: System, unit: str) -> str:
-    done = system.run(
-        ["journalctl", "--unit", unit, "--lines=1", "--output=cat", "--no-pager", "--priority=info"],
-        timeout=30,
-    )
-    return done.output.splitlines()[-1][:160] if done.status == 0 and done.output else ""
+    """The last line of k3s' own that speaks of an error, or the last that says how it ended."""
+    argv = ["journalctl", "--boot", "--unit", unit, "--lines=60", "--output=cat", "--no-pager"]
+    said = system.run(argv, timeout=30).output.splitlines()
+    ours = [line for line in said if not line.startswith(("Failed to start", "Starting ", "Stopped "))]
+    bad = [
+        line for line in ours if any(word in line.lower() for word in ("fatal", "error", "panic", "failed"))
+    ]
+    return (bad or ours or [""])[-1][:160]
 
 
 def view(seen: Seen) -> View:
@@ -133,7 +136,7 @@ def _waiting(seen: Seen, result: Outcome, down: list[str]) -> tuple[Mood, str, s
         return Mood.WAITING, f"an address from DHCP on {up}", todo
     if seen.unit.restarts > RESTARTS and seen.node is None:
         words = f": {seen.last_words}" if seen.last_words else ""
-        todo = "Power it off and on; if that does not help, look at the journal (users.md, 6)."
+        todo = "Power it off and on. If that does not help, a file factory-reset on K3IMG starts it over."
         return Mood.FAULT, f"k3s does not start ({seen.unit.restarts} times{words})", todo
     if seen.node is None:
         return Mood.STARTING, "Kubernetes to start", ""

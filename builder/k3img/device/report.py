@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from k3img.device.observe import View
     from k3img.device.outcome import Outcome
 
-MAX_NOTES = 12
+MAX_NOTES = 40
 
 
 def stamp(seconds: float) -> str:

@@ -44,8 +44,8 @@ STEP = 86400.0
 """A clock that jumps further than this after k3s has started makes its certificates wrong."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: systemd asked us to end
-    """SIGTERM came."""
+class Stopped(BaseException):
+    """SIGTERM came: systemd asks us to end. Like KeyboardInterrupt, no `except Exception` may stop it."""
 
 
 class Watch:
@@ -61,7 +61,7 @@ class Watch:
         self.ticks = 0
         self.missed = 0
         self.unwritten_since: float | None = None
-        self.published = ""
+        self.published = 0
         self.clock_saved = system.since_boot()
         self.offset: float | None = None
         self._client: Client | None = None
@@ -88,6 +88,7 @@ class Watch:
         self.seen = seen
         self.ticks += 1
         self._tell(observe.view(self.seen), self.seen)
+        self._notice_kubeconfig(self.seen)
         self._write_when_lasting(self.seen)
         self._mind_clock(self.seen)
         self._mind_node(self.seen)
@@ -108,6 +109,15 @@ class Watch:
         text = report.console(report.lines(self.info, seen.outcome, view, self.since), line)
         for name in console_names(self.place):
             write_console(self.place, name, text)
+
+    def _notice_kubeconfig(self, seen: Seen) -> None:
+        """k3s has renewed its certificates: the copy on the partition is old."""
+        if self.view is None or self.view.mood is not Mood.READY or seen.outcome is None:
+            return
+        stamp = self.place.kubeconfig.stat().st_mtime_ns if self.place.kubeconfig.exists() else 0
+        if seen.outcome.standalone and stamp != self.published and self.unwritten_since is None:
+            self.unwritten_since = self.system.since_boot()
+        self.published = stamp
 
     def _write_when_lasting(self, seen: Seen) -> None:
         """Write `status.txt` when a final state is reached, or a passing one has lasted."""
@@ -203,7 +213,12 @@ def run(place: Place, system: System) -> int:
     watch = Watch(place, system)
     try:
         while True:
-            system.sleep(watch.tick())
+            try:
+                pause = watch.tick()
+            except Exception as error:  # noqa: BLE001 - one bad look must not end the watching
+                system.log(f"{type(error).__name__}: {error}")
+                pause = CALM_TICK
+            system.sleep(pause)
     except Stopped:
         clock.save(place, system)
     return 0

@@ -30,6 +30,7 @@ STATUS: Final = "status.txt"
 STATUS_SIZE: Final = 4096
 """Bytes of `status.txt`: the node overwrites it in place, so that its FAT entry never changes size."""
 
+README: Final = "README.txt"
 KUBECONFIG: Final = "kubeconfig.yaml"
 """Written by an unseeded node once it is Ready."""
 

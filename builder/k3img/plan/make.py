@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 SEED_SIZE = 16 * MIB
 RUNTIME_FOLDER = "/usr/lib/k3s"
 DEVICE_FOLDER = "/usr/lib/k3img/k3img"
-IMAGES_FOLDER = "/usr/share/k3img/images"
-MANIFESTS_FOLDER = "/usr/share/k3img/manifests"
+SHARE = "/usr/share/k3img"
 
 
 def make(profile: Profile, inputs: Inputs) -> Plan:
@@ -63,7 +62,7 @@ def make(profile: Profile, inputs: Inputs) -> Plan:
             _device_code(inputs),
             *_baked_in(profile, inputs),
             *_settings(profile, inputs),
-            _masks(profile),
+            _masks(),
             _disk(profile),
             Publish(formats=profile.image.formats, reason="image.formats"),
         ),
@@ -158,32 +157,20 @@ def _device_code(inputs: Inputs) -> CopyCode:
 
 
 def _baked_in(profile: Profile, inputs: Inputs) -> list[Step]:
+    """Images, manifests and registries that k3s uses where they lie in /usr; first boot links them."""
     steps: list[Step] = []
-    links = [
-        "d /var/lib/rancher/k3s/agent/images 0755 - - -",
-        "f /var/lib/rancher/k3s/agent/images/.cache.json",
-    ]
     for source in profile.k3s.images:
         # k3s skips an image whose path, size and time it has seen; our times are all the source date's,
         # so the name must change when the content does.
         digest = inputs.files[source]
-        name = f"{digest[:12]}-{PurePosixPath(source).name}"
-        steps.append(_copy(source, f"{IMAGES_FOLDER}/{name}", digest, "k3s.images"))
-        links.append(f"L+ /var/lib/rancher/k3s/agent/images/{name} - - - - {IMAGES_FOLDER}/{name}")
+        path = f"{SHARE}/images/{digest[:12]}-{PurePosixPath(source).name}"
+        steps.append(_copy(source, path, digest, "k3s.images"))
     for source in profile.k3s.manifests:
-        path = f"{MANIFESTS_FOLDER}/{PurePosixPath(source).name}"
+        path = f"{SHARE}/manifests/{PurePosixPath(source).name}"
         steps.append(_copy(source, path, inputs.files[source], "k3s.manifests"))
-    if profile.k3s.manifests:
-        links.append(f"L+ /var/lib/rancher/k3s/server/manifests/k3img - - - - {MANIFESTS_FOLDER}")
-    if steps:
-        text = "\n".join(links) + "\n"
-        steps.append(
-            WriteFile(
-                path="/usr/lib/tmpfiles.d/k3img-baked-in.conf",
-                text=text,
-                reason="k3s reads the baked-in files from /usr through links; nothing is stored twice",
-            )
-        )
+    if profile.k3s.registries:
+        text = yaml.safe_dump(dict(profile.k3s.registries), sort_keys=True)
+        steps.append(WriteFile(path=f"{SHARE}/k3s/registries.yaml", text=text, reason="k3s.registries"))
     return steps
 
 
@@ -215,7 +202,7 @@ def _settings(profile: Profile, inputs: Inputs) -> list[WriteFile]:
     ]
     files += [
         WriteFile(
-            path=f"/usr/share/k3img/k3s/{role}.yaml",
+            path=f"{SHARE}/k3s/{role}.yaml",
             text=yaml.safe_dump(image_config(profile, role), sort_keys=True),
             reason=f"k3s options of every {role} of this image",
         )
@@ -239,6 +226,13 @@ def _settings(profile: Profile, inputs: Inputs) -> list[WriteFile]:
         )
     files.append(
         WriteFile(
+            path="/usr/lib/clock-epoch",
+            text="",
+            reason="systemd sets no clock earlier than this file's time, the source date",
+        )
+    )
+    files.append(
+        WriteFile(
             path="/usr/lib/tmpfiles.d/00-k3img-timezone.conf",
             text=f"L+ /etc/localtime - - - - ../usr/share/zoneinfo/{profile.os.timezone}\n",
             reason="os.timezone",
@@ -247,9 +241,9 @@ def _settings(profile: Profile, inputs: Inputs) -> list[WriteFile]:
     return files
 
 
-def _masks(profile: Profile) -> MaskUnits:
-    login = () if profile.debug else system.LOGIN_UNITS
-    return MaskUnits(units=(*system.MASKED, *login), reason="no login, and nothing computed twice")
+def _masks() -> MaskUnits:
+    # Also in a debug image: its shells are units of their own, and agetty would fight them for the console.
+    return MaskUnits(units=(*system.MASKED, *system.LOGIN_UNITS), reason="no login, nothing computed twice")
 
 
 def _disk(profile: Profile) -> MakeDisk:

@@ -184,6 +184,15 @@ class Plan:
         """Sha256 of the canonical JSON: plans of one digest make one image, given the same packages."""
         return hashlib.sha256(canonical(self.to_json())).hexdigest()
 
+    @property
+    def recipe(self) -> str:
+        """The digest without what comes from the lock: the same before and after `k3img lock`."""
+        steps = tuple(
+            dataclasses.replace(step, sha256=None, reason="") if isinstance(step, FetchRuntime) else step
+            for step in self.steps
+        )
+        return dataclasses.replace(self, lock="", steps=steps).digest
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON types; each step names its kind under `step`."""
         head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "steps"}

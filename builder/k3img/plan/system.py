@@ -31,7 +31,7 @@ _DOCUMENTS = """
 /usr/lib/*/gconv /usr/lib/*/perl-base /usr/bin/perl* /usr/lib/klibc /usr/lib/klibc-*.so
 /usr/lib/dracut /usr/lib/initramfs-tools /usr/lib/udev/hwdb.d /etc/udev/hwdb.d /usr/lib/udev/hwdb.bin
 /usr/lib/systemd/catalog /var/lib/systemd/catalog /usr/lib/pcrlock.d /usr/bin/localedef /usr/bin/cpio
-/usr/lib/valgrind
+/usr/lib/valgrind /usr/lib/systemd/system-generators/systemd-ssh-generator
 """
 
 REMOVE = tuple(
@@ -79,4 +79,4 @@ LOGIN_UNITS = (
     *("getty.target", "getty-static.service", "serial-getty@.service", "container-getty@.service"),
     *("console-getty.service", "getty@.service", "autovt@.service", "systemd-logind.service"),
 )
-"""Masked unless the profile asks for a console: the image has no login."""
+"""Masked: the image has no login, and a debug image has shells of its own."""

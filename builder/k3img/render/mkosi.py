@@ -59,7 +59,8 @@ def image_project(plan: Plan) -> Mapping[str, str]:
             erofs_options=options,
             initrd_modules=[_module_pattern(name) for name in plan.one(BuildInitrd).modules],
         ),
-        "k3img.json": script_input(plan),
+        "prepare.json": prepare_input(plan),
+        "finalize.json": finalize_input(plan),
         **partitions,
         **first_boot,
     }
@@ -70,12 +71,15 @@ def initrd_project(plan: Plan) -> Mapping[str, str]:
     initrd = plan.one(BuildInitrd)
     return {
         "mkosi.conf": _templates.get_template("initrd.conf.j2").render(plan=plan, initrd=initrd),
-        "k3img.json": json.dumps({"remove": initrd.remove}, indent=1),
+        "prepare.json": json.dumps({"remove": initrd.remove}, indent=1),
     }
 
 
-def script_input(plan: Plan) -> str:
-    """`k3img.json`: what build/scripts/prepare.py and finalize.py do to the image's tree."""
+def prepare_input(plan: Plan) -> str:
+    """`prepare.json`: how build/scripts/prepare.py shrinks the image's tree.
+
+    Apart from finalize's, and without version or date: the tree that mkosi caches depends on it.
+    """
     kernel = plan.one(TrimKernel)
     spec = {
         "remove": plan.one(InstallSystem).remove,
@@ -85,6 +89,13 @@ def script_input(plan: Plan) -> str:
             "firmware": kernel.firmware,
             "configs": kernel.configs,
         },
+    }
+    return json.dumps(spec, indent=1)
+
+
+def finalize_input(plan: Plan) -> str:
+    """`finalize.json`: what build/scripts/finalize.py does to the finished tree."""
+    spec = {
         "mask": plan.one(MaskUnits).units,
         "seed": {
             "size": plan.one(MakeDisk).seed,

@@ -13,7 +13,6 @@ from k3img.node.model import DatastoreKind, Role
 if TYPE_CHECKING:
     from k3img.profile.model import Profile
 
-KUBECONFIG = "/var/lib/rancher/k3s/server/cred/k3img-admin.kubeconfig"
 KUBELET_CONFIG = "/usr/share/k3img/k3s/kubelet.yaml"
 
 SLOW_LEASES = (

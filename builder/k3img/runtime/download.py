@@ -246,10 +246,11 @@ def _reason(error: Exception) -> str:
 
 
 def _cannot(url: str, reason: str, hint: str) -> BuildError:
-    return BuildError(f"cannot download {url}", details=reason, hint=hint)
+    # All in one line: scripts show the first line of what they could not do.
+    return BuildError(f"cannot download {url}: {reason}", hint=hint)
 
 
 def _stopped(url: str, reason: str, part: Path, hint: str) -> BuildError:
     kept = part.stat().st_size / 1e6 if part.exists() else 0
     going_on = f"{kept:.1f} MB are kept; run it again to go on from there. " if kept else ""
-    return BuildError(f"cannot download {url} to its end", details=reason, hint=going_on + hint)
+    return BuildError(f"cannot download {url} to its end: {reason}", hint=going_on + hint)

@@ -1,7 +1,7 @@
 """`profiles/NAME.lock.yaml`: the exact k3s files and Debian packages of a profile, each with its sha256.
 
-Made by `k3img lock` or by the first build; meant to be committed. A hash that changed for what is locked
-already is an error, never taken over in silence. Top-level keys that this version does not know are kept.
+Made by `k3img lock`; meant to be committed. A hash that changed for what is locked already is an error,
+never taken over in silence. Top-level keys that this version does not know are kept.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ SECTIONS = ("image", "initrd", "tools")
 """Who a list of packages is for: the image, its initrd, or the tools tree that builds both."""
 
 _HEADER = """\
-# What {profile} is built from, each with its sha256. Written by `k3img lock` or by the first build.
+# What {profile} is built from, each with its sha256. Written by `k3img lock`.
 # Commit it: `k3img build --locked` takes exactly this and nothing else. Not meant for editing.
 """
+_STANDIN = "# Its runtime is the stand-in for tests, not k3s.\n"
 _LIMIT = 20 << 20
 _DEPTH = 32
 _ANEW = "Delete the file and run `k3img lock`, or take it from version control."
@@ -81,6 +82,11 @@ class Lock:
             "extra": dict(self.extra),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def digest_of(self, section: str) -> str:
+        """sha256 over one section's packages: locks of one digest give apt the same files."""
+        packages = [[p.name, p.version, p.arch, p.sha256] for p in _sorted(self.packages.get(section, ()))]
+        return hashlib.sha256(json.dumps(packages).encode()).hexdigest()
 
     def with_k3s(self, artifact: Artifact, *, made: str) -> Lock:
         """The lock with this k3s file in it; files of another version make room for it.
@@ -130,6 +136,16 @@ def read(path: Path) -> Lock | None:
     except OSError as error:
         raise ProfileError([Problem(file=str(path), line=0, path="", what=f"{error.strerror}.")]) from error
     return parse(data, str(path))
+
+
+def required(path: Path, profile: str) -> Lock:
+    """The lock in a file that has to be there. Raises `BuildError` that says how to make it."""
+    if (lock := read(path)) is None:
+        raise BuildError(
+            f"no lock file {path}: `k3img lock --profile {profile}` writes it",
+            hint="It pins k3s and every Debian package; commit it. Without --locked the newest are taken.",
+        )
+    return lock
 
 
 def parse(data: bytes, file: str) -> Lock:
@@ -209,7 +225,8 @@ def text(lock: Lock, profile: str) -> str:
     for key in sorted(lock.extra):
         content[key] = lock.extra[key]
     body = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=10**6, allow_unicode=True)
-    return _HEADER.format(profile=profile) + body
+    standin = _STANDIN if lock.k3s is not None and "+standin" in lock.k3s.version else ""
+    return _HEADER.format(profile=profile) + standin + body
 
 
 def _mapping(item: LockedFile | PackageFile) -> dict[str, str]:

@@ -11,7 +11,9 @@ searched for it; a file without any is taken for the profile's version, with a w
 from __future__ import annotations
 
 import mmap
+import os
 import re
+import shutil
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +25,7 @@ from k3img.log import warning
 from k3img.profile.model import Arch
 from k3img.runtime import download
 from k3img.tools.apt import sha256_of
+from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
     from k3img.runtime.lock import RuntimeLock
@@ -113,6 +116,28 @@ def resolve(
     return _from_cache_or_place(version, arch, place, expected, proof, cache)
 
 
+def keep(artifact: Artifact, cache: Path) -> Path:
+    """The file in the cache, by its sha256; a copy if it came from a folder of the user's."""
+    kept = cache / "k3s" / artifact.sha256 / artifact.name
+    if artifact.path == kept or sha256_of(kept) == artifact.sha256:
+        return kept
+    part = kept.with_name(f".{kept.name}.{os.getpid()}.part")
+    try:
+        make_folder(kept.parent)
+        try:
+            shutil.copyfile(artifact.path, part)
+            part.rename(kept)
+        finally:
+            part.unlink(missing_ok=True)
+        give_to_caller(kept)
+    except OSError as error:
+        raise BuildError(
+            f"cannot keep {kept.name} in the cache: {error.strerror} ({error.filename})",
+            hint="$K3IMG_CACHE names another place for the cache.",
+        ) from error
+    return kept
+
+
 def _locked_hash(version: str, arch: Arch, lock: RuntimeLock | None) -> str | None:
     if lock is None or lock.version != version:
         return None
@@ -162,6 +187,12 @@ class _Place:
     def address(self, version: str, name: str) -> str:
         return f"{self.url}/{quote(version, safe='')}/{name}"
 
+    def source(self, version: str, name: str) -> str:
+        """Where this place has the file, without looking; empty when it surely has none."""
+        if self.folder is not None:
+            return str(self.folder / version / name)
+        return "" if self.url == RELEASES and "+standin" in version else self.address(version, name)
+
 
 def _released_hash(version: str, arch: Arch, place: _Place) -> str:
     """The hash that the release's own checksum file has for the file of this architecture."""
@@ -197,7 +228,8 @@ def _from_cache_or_place(
     name = binary_name(arch)
     kept = cache / "k3s" / expected / name
     if sha256_of(kept) == expected:
-        path, source = kept, str(kept)
+        # The lock is committed, so it says where others get the file; the cache is this machine's alone.
+        path, source = kept, place.source(version, name) or str(kept)
     elif (local := place.local(version, name)) is not None:
         if (found := sha256_of(local)) != expected:
             raise _wrong_hash(str(local), expected, found, proof)

@@ -18,6 +18,7 @@ from k3img.errors import K3imgError, MissingToolError
 from k3img.tools import host, mkosi, tools_tree
 from k3img.tools.finding import Finding, State, require
 from k3img.tools.mkosi import numbers
+from k3img.tools.tools_tree import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,28 +156,33 @@ class Survey:
         )
 
 
-def find(tree: Tree) -> Toolbox:
-    """The toolbox of this machine. Raises `MissingToolError` that names everything missing."""
-    seen = survey(tree)
+def find(tree: Tree, recipe: Recipe | None = None) -> Toolbox:
+    """The toolbox of this machine, with the tools tree of `recipe` or any.
+
+    Raises `MissingToolError` that names everything missing.
+    """
+    seen = survey(tree, recipe)
     require(seen.findings)
     complete = seen.toolbox()
     assert complete is not None, "require() saw to it"
     return complete
 
 
-def prepare(tree: Tree, *, mirror: str | None = None) -> Toolbox:
+def prepare(tree: Tree, *, mirror: str | None = None, recipe: Recipe | None = None) -> Toolbox:
     """Like `find`, but first gets mkosi and the tools tree into the cache when they are not there.
 
     Raises `MissingToolError` for what only the host's apt can mend, `BuildError` when fetching fails.
     """
     require(host.programs())
-    tools_tree.get(tree, mkosi.get(tree, mirror=mirror))
-    return find(tree)
+    wanted = recipe or Recipe()
+    tools_tree.get(tree, mkosi.get(tree, mirror=mirror), wanted)
+    return find(tree, wanted)
 
 
-def survey(tree: Tree) -> Survey:
+def survey(tree: Tree, recipe: Recipe | None = None) -> Survey:
     """Look for everything, raise nothing."""
-    engine, trixie = mkosi.find(tree), tools_tree.find(tree)
+    engine = mkosi.find(tree)
+    trixie = tools_tree.find(tree, recipe) if recipe else tools_tree.find_any(tree)
     programs: dict[str, Program] = {}
     findings = [*host.programs(), _engine(engine), _tree(trixie)]
     for tool in TOOLS:

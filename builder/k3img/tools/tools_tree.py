@@ -116,13 +116,15 @@ exec find "$BUILDROOT" -xdev -type f -perm /6000 -exec chmod ug-s {} +
 class Recipe:
     """What a tools tree is made of.
 
-    `sources` (deb822) may give exact package versions; `lock` is then the name of that set.
+    `sources` (deb822) may give exact package versions; `lock` is then the name of that set, and
+    `package_cache` the folder that mkosi keeps packages in, when it is not the usual one.
     """
 
     suite: str = "trixie"
     packages: tuple[str, ...] = PACKAGES
     sources: str = ""
     lock: str = ""
+    package_cache: Path | None = None
 
     @property
     def config(self) -> str:
@@ -181,6 +183,18 @@ def find(tree: Tree, recipe: Recipe | None = None) -> ToolsTree | None:
     return ToolsTree(path=folder / "tree", packages=packages)
 
 
+def find_any(tree: Tree) -> ToolsTree | None:
+    """The usual tree, else one that a locked build made: for what only needs the programs."""
+    if there := find(tree):
+        return there
+    usual = Recipe()
+    for manifest in sorted((tree.cache / "tools").glob("*/manifest.json")):
+        about = json.loads(manifest.read_text(encoding="utf-8"))
+        if about["suite"] == usual.suite and set(usual.packages) <= about["packages"].keys():
+            return ToolsTree(path=manifest.parent / "tree", packages=about["packages"])
+    return None
+
+
 def get(tree: Tree, mkosi: Mkosi, recipe: Recipe | None = None) -> ToolsTree:
     """The tree of this recipe, made when it is not there (about a minute, 60 MB from the mirror)."""
     recipe = recipe or Recipe()
@@ -200,7 +214,7 @@ def build(tree: Tree, mkosi: Mkosi, recipe: Recipe, note: Callable[[str], None])
             return
         work = make_folder(folder / "work")
         _write_config(work, recipe)
-        cache = make_folder(tree.cache / "packages")
+        cache = make_folder(recipe.package_cache or tree.cache / "packages")
         log = make_folder(tree.cache / "logs") / "tools-tree.log"
         log.unlink(missing_ok=True)
 

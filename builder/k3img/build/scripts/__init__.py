@@ -2,5 +2,5 @@
 
 Standard library only; they import nothing of ours.
 
-They read what to do from `k3img.json` in mkosi's source folder ($SRCDIR), see `k3img.render.mkosi`.
+They read what to do from `NAME.json` in mkosi's source folder ($SRCDIR), see `k3img.render.mkosi`.
 """

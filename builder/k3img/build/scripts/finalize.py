@@ -39,7 +39,7 @@ EMPTY = {"systemd", "modprobe.d", "modules-load.d", "sysctl.d", "tmpfiles.d", "u
 
 def main() -> int:
     """Do all of it to $BUILDROOT."""
-    spec = json.loads((Path(os.environ["SRCDIR"]) / "k3img.json").read_text())
+    spec = json.loads((Path(os.environ["SRCDIR"]) / "finalize.json").read_text())
     resolve_alternatives()
     move_enablement()
     mask(spec["mask"])
@@ -93,6 +93,8 @@ def make_factory_etc() -> None:
     shutil.rmtree(USR / "share/factory", ignore_errors=True)
     factory.mkdir(parents=True)
     rules = ["# Written by k3img: L follows the image, C is a copy that the node owns."]
+    for key in ETC.glob("ssh/ssh_host_*"):
+        key.unlink()  # one machine's identity; each node makes its own
     for path in sorted(ETC.iterdir()):
         empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
         if path.name in DROP or path.name in EMPTY or empty:

@@ -22,8 +22,8 @@ ROOT = Path(os.environ.get("BUILDROOT", "/buildroot"))
 
 
 def main() -> int:
-    """Trim $BUILDROOT as $SRCDIR/k3img.json says."""
-    spec = json.loads((Path(os.environ["SRCDIR"]) / "k3img.json").read_text())
+    """Trim $BUILDROOT as $SRCDIR/prepare.json says."""
+    spec = json.loads((Path(os.environ["SRCDIR"]) / "prepare.json").read_text())
     remove(spec["remove"])
     if kernel := spec.get("kernel"):
         folders = sorted((ROOT / "usr/lib/modules").iterdir())
