@@ -1,8 +1,8 @@
-"""Checks of a booted image, for `k3img verify`: its plugin opens the machines (k3img.verify.plugin).
+"""Checks of a booted image, for `k3img verify`, which opens the machines (k3img.verify.plugin).
 
-Without the plugin there is no machine to ask, so a plain `pytest` does not even collect them. Fixtures:
-`life` and `machine` (the shared machine), `host` (testinfra's view of it), `ready` (skips when the node is
-not Ready), `evidence` (keeps what was seen), `verify` (opens further machines).
+Without it there is no machine to ask, so a plain `pytest` does not even collect them. The fixtures are in
+k3img.verify.fixtures: `life` and `machine` (the shared machine), `host` (testinfra's view of it), `ready`
+(skips when the node is not Ready), `evidence` (keeps what was seen), `verify` (opens further machines).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from k3img.verify.plugin import VerifyPlugin
+from k3img.verify.fixtures import PLUGIN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave everything out unless `k3img verify` runs us."""
-    plugins = config.pluginmanager.get_plugins()
-    return None if any(isinstance(plugin, VerifyPlugin) for plugin in plugins) else True
+    return None if PLUGIN in config.stash else True
 
 
 @pytest.fixture(scope="session")

@@ -87,9 +87,7 @@ def kernel(trial: Trial, *, softdeps: str = "", config: str = "CONFIG_OVERLAY_FS
     folder = trial.root / f"usr/lib/modules/{KERNEL}"
     for name in DEPENDENCIES:
         trial.add(f"usr/lib/modules/{KERNEL}/{name}.ko.xz", lzma.compress(name.encode()))
-    dep = (
-        f"{name}.ko.xz: {' '.join(f'{n}.ko.xz' for n in needs)}\n" for name, needs in DEPENDENCIES.items()
-    )
+    dep = (f"{name}.ko.xz: {' '.join(f'{n}.ko.xz' for n in needs)}\n" for name, needs in DEPENDENCIES.items())
     (folder / "modules.dep").write_text("".join(dep))
     (folder / "modules.softdep").write_text(softdeps)
     (folder / "modules.builtin").write_text("kernel/drivers/ata/libata.ko\n")
@@ -160,7 +158,7 @@ def test_two_kernels_are_one_too_many(
     kernel(trial)
     (trial.root / "usr/lib/modules/6.1.0").mkdir()
     monkeypatch.setenv("SRCDIR", str(tmp_path))
-    (tmp_path / "k3img.json").write_text(json.dumps({"remove": [], "kernel": {"modules": []}}))
+    (tmp_path / "prepare.json").write_text(json.dumps({"remove": [], "kernel": {"modules": []}}))
     assert prepare.main() == 1
     assert "one kernel expected, found: ['6.1.0', '6.12.0-amd64']" in capsys.readouterr().err
 
@@ -171,7 +169,7 @@ def test_the_script_fails_with_everything_that_is_missing(
     kernel(trial)
     monkeypatch.setenv("SRCDIR", str(tmp_path))
     spec = {"modules": [], "required": ["zfs"], "firmware": [], "configs": [["KVM", "kvm"]]}
-    (tmp_path / "k3img.json").write_text(json.dumps({"remove": ["/boot/gone*"], "kernel": spec}))
+    (tmp_path / "prepare.json").write_text(json.dumps({"remove": ["/boot/gone*"], "kernel": spec}))
     assert prepare.main() == 1
     said = capsys.readouterr().err
     assert "module zfs" in said
@@ -254,6 +252,7 @@ def test_factory_etc(trial: Trial) -> None:
     trial.add("etc/ssl/certs/a.pem")
     trial.add("etc/machine-id", "secret")
     trial.add("etc/ssh/keep")
+    trial.add("etc/ssh/ssh_host_ed25519_key", "secret")
     trial.add("etc/systemd/system.conf")
     (trial.root / "etc/empty").mkdir()
     trial.link("etc/rmt", "/usr/sbin/rmt")

@@ -1,7 +1,8 @@
-"""The build's folder, what is copied into it, how results are published, and what mkosi's results are called."""
+"""The folder of a build, what is copied into it, how results are published, what a failed mkosi says."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -64,6 +65,60 @@ def test_publishing_replaces_by_rename_and_removes_the_old(tmp_path: Path) -> No
     assert {path.name for path in out.iterdir()} == {"x_2.raw", "manifest.json", "verify"}
     assert (out / "manifest.json").read_text() == "new"
     assert (out / "manifest.json").stat().st_ino != before
+
+
+def test_what_cannot_be_published_leaves_the_old_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_program: FakePrograms
+) -> None:
+    """Another disk, and no room on it."""
+    fake_program.add("cp", 'eval "to=\\${$#}"; echo half > "$to"; echo "No space left on device" >&2; exit 1')
+    out, made = tmp_path / "out", tmp_path / "made"
+    out.mkdir()
+    made.mkdir()
+    (out / "manifest.json").write_text("old")
+    (out / "x_1.raw").write_text("old")
+    (made / "x_2.raw").write_text("new")
+    real = type(made).rename
+
+    def rename(path: Path, target: Path) -> Path:
+        if path.parent != target.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return real(path, target)
+
+    monkeypatch.setattr(type(made), "rename", rename)
+    with pytest.raises(BuildError, match=r"cannot put x_2\.raw into") as caught:
+        workspace.publish({"x_2.raw": made / "x_2.raw"}, out)
+    assert "No space left" in caught.value.details
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "x_1.raw"}
+    fake_program.add("cp", 'exec /bin/cp "$@"')
+    (made / "manifest.json").write_text("new")
+    workspace.publish({path.name: path for path in sorted(made.iterdir())}, out)
+    assert (out / "manifest.json").read_text() == "new"
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "x_2.raw"}
+    assert list(made.iterdir()) == []
+
+
+def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, made = tmp_path / "out", tmp_path / "made"
+    out.mkdir()
+    made.mkdir()
+    (out / "manifest.json").write_text("old")
+    names = ("manifest.json", "x.raw", "SHA256SUMS")
+    for name in names:
+        (made / name).write_text("new")
+    real = type(made).rename
+    order: list[str] = []
+
+    def rename(path: Path, target: Path) -> Path:
+        if target.parent == out and not target.name.startswith("."):
+            order.append(target.name)
+            assert not (out / "manifest.json").exists()
+        return real(path, target)
+
+    monkeypatch.setattr(type(made), "rename", rename)
+    workspace.publish({name: made / name for name in names}, out)
+    assert order[-1] == "manifest.json"
+    assert sorted(order) == sorted(names)
 
 
 def test_copying_keeps_modes_and_links(tmp_path: Path) -> None:
@@ -177,3 +232,10 @@ def test_a_failed_mkosi_says_what_to_try(
     assert f"E: {said}" in caught.value.details
     assert long not in caught.value.details
     assert caught.value.exit_code == 4
+
+
+def test_a_killed_mkosi_says_so(tmp_path: Path, fake_program: FakePrograms) -> None:
+    noise = 'for n in 1 2 3; do echo "/usr/bin/dpkg --root=/buildroot $n"; done'
+    with pytest.raises(BuildError, match="could not build the image: it was ended by SIGKILL") as caught:
+        run_mkosi(tmp_path, fake_program, f"echo '‣ Installing'; {noise}; kill -9 $$")
+    assert caught.value.details == "‣ Installing"

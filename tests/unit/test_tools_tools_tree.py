@@ -111,3 +111,18 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
         (folder / "whole").touch()
     assert [path.name for path in (tmp_path / "thing").iterdir()] == ["whole"]
     assert not left.exists()
+
+
+def test_any_tree_will_do_for_its_programs(tree: Tree) -> None:
+    assert tools_tree.find_any(tree) is None
+    locked = tools_tree.Recipe(lock="abc")
+    place = tree.cache / "tools" / locked.digest
+    place.mkdir(parents=True)
+    packages = dict.fromkeys(locked.packages, "1")
+    (place / "manifest.json").write_text(json.dumps({"suite": "trixie", "packages": {"apt": "1"}}))
+    assert tools_tree.find_any(tree) is None
+    (place / "manifest.json").write_text(json.dumps({"suite": "trixie", "packages": packages}))
+    found = tools_tree.find_any(tree)
+    assert found is not None
+    assert found.path == place / "tree"
+    assert tools_tree.find(tree) is None

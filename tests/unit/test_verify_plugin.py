@@ -98,7 +98,7 @@ def played(tmp_path: Path, text: str) -> VerifyPlugin:
     # pytest keeps modules by name: each run of this test needs its own.
     (folder / f"test_odds_{next(NUMBERS)}.py").write_text(text)
     plugin = VerifyPlugin(fake_life)
-    run._pytest(pytest.main, plugin, folder)
+    run._pytest(pytest.main, plugin, folder.parent, [folder])
     return plugin
 
 
@@ -161,3 +161,13 @@ def test_long_evidence_keeps_both_ends(tmp_path: Path) -> None:
     assert text.startswith("begin")
     assert text.endswith("end")
     assert len(text) < 13000
+
+
+def test_being_ended_is_no_failed_check(tmp_path: Path) -> None:
+    plugin = played(
+        tmp_path,
+        'def test_one():\n    """One."""\n    raise SystemExit(143)\n\ndef test_two():\n    """Two."""\n',
+    )
+    assert plugin.ended is not None
+    assert plugin.ended.code == 143
+    assert [check.name for check in plugin.checks if check.name == "Two"] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import socket
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,15 +33,18 @@ class Guest:
         self.commands: list[tuple[bytes, bytes, bytes, bytes]] = []
         self.answer: Callable[[bytes, bytes], bytes] = lambda number, _: answer(number, 0, b"ok\n")
         self.greeting = b"\nk3img hello boot-1\n"
-        self._link: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        self._link, _ = self._listener.accept()
-        with self._link as link:
+        try:
+            link, _ = self._listener.accept()
+        except OSError:
+            return
+        # The host may hang up at any time.
+        with link, link.makefile("rb") as lines, suppress(OSError):
             link.sendall(self.greeting)
-            for line in link.makefile("rb"):
+            for line in lines:
                 number, boot, seconds, command = line.split()
                 self.commands.append((number, boot, seconds, base64.b64decode(command)))
                 said = self.answer(number, command)
@@ -51,10 +54,9 @@ class Guest:
                     link.sendall(said[start : start + 7])
 
     def close(self) -> None:
-        if self._link is not None:
-            self._link.close()
-        self._listener.close()
+        self._listener.shutdown(socket.SHUT_RDWR)  # where no host has come yet
         self._thread.join(2)
+        self._listener.close()
 
 
 def answer(number: bytes, rc: int, out: bytes = b"", err: bytes = b"") -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from k3img.vm.console import ConsoleLog, plain
+from k3img.vm.console import ConsoleLog, plain, told
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,14 @@ def test_plain() -> None:
     assert plain("[\x1b[0;32m  OK  \x1b[0m] up\r\r\nnext\r\n") == "[  OK  ] up\nnext\n"
     assert plain("50 %\r100 %\n") == "50 %\n100 %\n"
     assert plain("tab\there \x00\x07\x7fend") == "tab\there end"
+
+
+def test_what_says_something() -> None:
+    text = (
+        "[  OK  ] up\n\n[ ***  ] (1 of 3) Job k3s.service/start running (1min 12s / no limit)\n"
+        "[*     ] Job dev-x.device/start running (5s / 1min 30s)\n  \n[FAILED] down\n"
+    )
+    assert told(text) == ["[  OK  ] up", "[FAILED] down"]
 
 
 def texts(log: ConsoleLog) -> list[str]:

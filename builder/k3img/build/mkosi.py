@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import signal
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from k3img import proc
 from k3img.errors import BuildError, ProgramError
-from k3img.tools.publish import new_folder
+from k3img.tools.publish import new_folder, remove
 from k3img.tree import make_folder
 
 if TYPE_CHECKING:
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
 
+ECHOED = ("/usr/bin/dpkg --root=", "Get:")
+"""How lines begin that apt and mkosi print for each package."""
+
 WHAT_TO_TRY = (
     ("No space left on device", "The disk is full: free some space, or name another cache with K3IMG_CACHE."),
+    ("Temporary failure resolving", "The mirror's name cannot be looked up: check the network."),
     ("Could not resolve", "The mirror's name cannot be looked up: check the network."),
     ("Failed to fetch", "The mirror could not be reached, or has moved on: check the network and try again."),
     ("Could not connect", "The mirror could not be reached: check the network."),
@@ -55,7 +60,7 @@ def build_initrd(
     names = ("mkosi.conf", "prepare.json", "prepare", "mkosi.extra", "mkosi.sandbox")
     place = tree.cache / "initrd" / project_key(work.initrd, names, str(toolbox.tools_tree))
     if refresh:
-        shutil.rmtree(place, ignore_errors=True)
+        remove(place)
     with new_folder(place, "this initrd") as folder:
         if folder is not None:
             run(work.initrd, work, toolbox, this, packages=packages, output=folder)
@@ -91,7 +96,7 @@ def build_image(
     )
     stamp = place / "packages-as-of"
     if refresh or not stamp.exists():
-        proc.run(["rm", "-rf", "--one-file-system", place])
+        remove(place)
     make_folder(place)
     taken = datetime.now(UTC)
     run(
@@ -143,16 +148,18 @@ def run(
         )  # fmt: skip
     except ProgramError as error:
         hint = next((hint for mark, hint in WHAT_TO_TRY if mark in error.details), "")
+        how = f": it was ended by {signal.Signals(-error.status).name}" if error.status < 0 else ""
         raise BuildError(
-            f"mkosi could not build the {project.name}",
+            f"mkosi could not build the {project.name}{how}",
             details=_interesting(error.details),
             hint=f"{hint} The whole log: {work.log}".strip(),
         ) from error
 
 
 def _interesting(output: str) -> str:
-    """The last lines without mkosi's own echo of a command that may be a page long."""
-    return "\n".join(line[:300] for line in output.splitlines()[-20:])
+    """The last lines without the echo of commands, each of which may be a page long."""
+    kept = [line[:300] for line in output.splitlines() if not line.startswith(ECHOED)]
+    return "\n".join(kept[-20:])
 
 
 def _without_output(project: Path) -> str:

@@ -17,7 +17,8 @@ class Request:
     """What a person asks of a build besides the profile.
 
     `k3s` is a release file, `k3s_mirror` a folder or URL laid out like the release. `locked` takes exactly
-    what the lock file names; `refresh` takes the newest packages. `out` is the folder of the results.
+    what the lock file names; `refresh` takes the newest packages, and with `renew_tools` the newest tools
+    as well. `out` is the folder of the results.
     """
 
     out: Path
@@ -25,6 +26,7 @@ class Request:
     k3s_mirror: str | None = None
     locked: bool = False
     refresh: bool = False
+    renew_tools: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from k3img import log, proc
-from k3img.build import manifest, mkosi, packages, workspace
+from k3img.build import manifest, mkosi, packages, selfrun, workspace
 from k3img.build.model import Image, Request, Supplies
 from k3img.errors import BuildError
 from k3img.plan.model import FetchRuntime, MakeDisk, Plan, Publish, UnpackRuntime
@@ -61,9 +61,9 @@ def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None)
     with workspace.opened(tree, plan.name) as work:
         try:
             supplies = find_packages(plan, request, tree, work, lock, phases)
-            toolbox = prepare_tools(tree, supplies, phases)
+            toolbox = prepare_tools(request, tree, supplies, phases)
             artifact = fetch_runtime(plan, request, tree, lock, phases)
-            runtime = unpack_runtime(artifact, plan, tree, phases)
+            runtime = unpack_runtime(artifact, plan, tree, work, toolbox, phases)
             initrd = build_initrd(plan, request, tree, work, toolbox, supplies, phases)
             taken = build_image(plan, request, tree, work, toolbox, supplies, initrd, runtime, phases)
             raw = sparse_image(plan, work)
@@ -109,10 +109,10 @@ def find_packages(
         return packages.locked(plan, lock, tree, work, this.note)
 
 
-def prepare_tools(tree: Tree, supplies: Supplies, phases: Phases) -> Toolbox:
+def prepare_tools(request: Request, tree: Tree, supplies: Supplies, phases: Phases) -> Toolbox:
     """mkosi and the tools tree, fetched when they are not in the cache."""
     with phases.phase("Looking for tools"):
-        return tools.prepare(tree, recipe=supplies.tools)
+        return tools.prepare(tree, recipe=supplies.tools, renew=request.renew_tools)
 
 
 def fetch_runtime(plan: Plan, request: Request, tree: Tree, lock: Lock | None, phases: Phases) -> Artifact:
@@ -133,7 +133,9 @@ def fetch_runtime(plan: Plan, request: Request, tree: Tree, lock: Lock | None, p
     return artifact
 
 
-def unpack_runtime(artifact: Artifact, plan: Plan, tree: Tree, phases: Phases) -> Path:
+def unpack_runtime(
+    artifact: Artifact, plan: Plan, tree: Tree, work: Workspace, toolbox: Toolbox, phases: Phases
+) -> Path:
     """The unpacked runtime's folder in the cache, named by the file's sha256."""
     folder = tree.cache / "runtime-unpacked" / artifact.sha256[:16]
     if not folder.exists():
@@ -142,7 +144,8 @@ def unpack_runtime(artifact: Artifact, plan: Plan, tree: Tree, phases: Phases) -
             new_folder(folder, "this runtime") as made,
         ):
             if made is not None:
-                unpacked: Runtime = unpack(artifact, made / "k3s")
+                run_self = selfrun.self_unpacker(toolbox.mkosi, artifact.arch, work.log)
+                unpacked: Runtime = unpack(artifact, made / "k3s", run_self=run_self)
                 (made / "version").write_text(unpacked.version, encoding="utf-8")
     return folder / "k3s"
 

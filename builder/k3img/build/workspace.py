@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import shutil
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3img import proc
-from k3img.errors import BuildError
+from k3img.errors import BuildError, ProgramError
 from k3img.plan.inputs import PACKAGE
 from k3img.plan.model import BuildInitrd, CopyCode, CopyFile, CopyOverlay, Plan, WriteFile
 from k3img.render import mkosi as render
 from k3img.tools.apt import NETWORK
+from k3img.tools.publish import remove
 from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from k3img.tree import Tree
+
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,7 @@ def opened(tree: Tree, name: str) -> Iterator[Workspace]:
             ) from None
         for leftover in root.iterdir():
             if leftover.name != "lock":
-                proc.run(["rm", "-rf", "--one-file-system", leftover])
+                remove(leftover)
         make_folder(root / "output")
         (root / "build.log").touch()
         yield Workspace(root=root)
@@ -110,17 +114,44 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def publish(files: Mapping[str, Path], folder: Path) -> None:
-    """Put finished files into `folder`, each by rename, and remove what an earlier build left there."""
+    """Put finished files into `folder`, each by rename, and remove what an earlier build left there.
+
+    Nothing there is touched before all of them lie on its disk; the manifest, which says that an image is
+    complete, goes first and comes last. Raises `BuildError` when there is no room.
+    """
     make_folder(folder)
-    for name, path in files.items():
-        give_to_caller(path)
-        moved = folder / f".{name}.part"
-        shutil.move(path, moved)
-        moved.rename(folder / name)
+    parts = {name: folder / f".{name}.part" for name in files}
+    try:
+        for name, path in files.items():
+            _move(path, parts[name])
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in sorted(files, key=lambda name: name == MANIFEST):
+            parts[name].rename(folder / name)
+    finally:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
     for old in folder.iterdir():
         if old.name not in files and old.is_file():
             old.unlink()
     give_to_caller(folder)
+
+
+def _move(path: Path, target: Path) -> None:
+    """Rename, or copy to another disk: with cp, because Python's own copies fill an image's holes."""
+    try:
+        path.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        try:
+            proc.run(["cp", "--sparse=always", path, target])
+        except ProgramError as failed:
+            raise BuildError(
+                f"cannot put {path.name} into {target.parent}",
+                details=failed.details,
+                hint="Free some space there, or name another folder with --out.",
+            ) from failed
+        path.unlink()
 
 
 def _write_project(folder: Path, texts: Mapping[str, str], sources: str) -> None:

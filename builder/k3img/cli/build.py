@@ -12,7 +12,15 @@ import click
 from k3img.build import manifest
 from k3img.build.model import Image, Request
 from k3img.build.run import build as run_build
-from k3img.cli.common import json_option, load_profile, profile_file, profile_option, set_option, tree_option
+from k3img.cli.common import (
+    ends_in_order,
+    json_option,
+    load_profile,
+    profile_file,
+    profile_option,
+    set_option,
+    tree_option,
+)
 from k3img.errors import UsageError
 from k3img.plan import inputs
 from k3img.plan.make import image_id, make
@@ -135,7 +143,8 @@ def build(
         locked=locked,
         refresh=refresh,
     )
-    image = run_build(made.plan, request, tree=tree, lock=made.lock)
+    with ends_in_order():
+        image = run_build(made.plan, request, tree=tree, lock=made.lock)
     if as_json:
         click.echo(json.dumps({**image.manifest, "folder": str(image.folder), "fresh": image.fresh}))
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -14,7 +16,8 @@ from k3img.profile.load import Loaded, load, names
 from k3img.profile.sink import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from types import FrameType
 
     from k3img.tree import Tree
 
@@ -88,3 +91,18 @@ def load_profile(tree: Tree, name: str, overrides: Iterable[tuple[str, str]] = (
     for problem in loaded.warnings:
         warning(str(problem).replace(" warning:", "", 1))
     return loaded
+
+
+@contextmanager
+def ends_in_order() -> Iterator[None]:
+    """SIGTERM and a closed terminal end us as Ctrl-C does: programs stopped, temporary files removed."""
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,14 @@ from k3img.build import manifest, packages
 from k3img.build.model import Request
 from k3img.build.run import build as run_build
 from k3img.cli.build import planned
-from k3img.cli.common import load_profile, profile_file, profile_option, set_option, tree_option
+from k3img.cli.common import (
+    ends_in_order,
+    load_profile,
+    profile_file,
+    profile_option,
+    set_option,
+    tree_option,
+)
 from k3img.log import line, warning
 from k3img.plan.model import FetchRuntime
 from k3img.runtime import lock as locks
@@ -83,15 +90,17 @@ def lock(tree: Tree, profile: str, overrides: Overrides, k3s_mirror: str | None,
     path = locks.path_of(profile_file(tree, profile))
     made = planned(tree, profile, overrides)
     old = made.lock
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
     artifact = _runtime(made.plan, old, tree, k3s_mirror)
+    new = (old or Lock(made=today)).with_k3s(artifact, made=today)
     image = _current(made.plan, artifact, tree) if not update else None
     if image is None:
         line("building with the newest packages" if update else "no image that fits the profile: building it")
-        request = Request(out=tree.out / made.plan.name, k3s_mirror=k3s_mirror, refresh=update)
-        image = run_build(made.plan, request, tree=tree, lock=old)
+        out = tree.out / made.plan.name
+        request = Request(out=out, k3s_mirror=k3s_mirror, refresh=update, renew_tools=update)
+        with ends_in_order():
+            image = run_build(made.plan, request, tree=tree, lock=old)
     log = make_folder(tree.cache / "logs") / "lock.log"
-    today = f"{datetime.now(UTC):%Y-%m-%d}"
-    new = (old or Lock(made=today)).with_k3s(artifact, made=today)
     for section, files in packages.pin(image.manifest, made.plan, tree, log).items():
         new = new.with_packages(section, files, made=today)
     if artifact.standin:

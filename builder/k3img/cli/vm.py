@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -15,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from k3img.cli.build import image_folder
-from k3img.cli.common import json_option, load_profile, profile_option, tree_option
+from k3img.cli.common import ends_in_order, json_option, load_profile, profile_option, tree_option
 from k3img.errors import UsageError
 from k3img.log import line
 from k3img.tools import kvm, toolbox
@@ -28,9 +26,6 @@ from k3img.verify.report import Outcome
 from k3img.vm.spec import Accel, Network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
     from k3img.verify.released import ReleasedImage
@@ -71,7 +66,7 @@ def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, mem
         # A disk belongs to the very image that it was begun with.
         disk = make_folder(image.folder / "kept") / f"{image.sha256[:12]}.qcow2"
     with (
-        _ends_in_order(),
+        ends_in_order(),
         boots.machine(
             image,
             box,
@@ -106,7 +101,7 @@ def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, mem
     "--scenario",
     "scenarios",
     multiple=True,
-    type=click.Choice(run.SCENARIOS),
+    type=click.Choice(tuple(run.SCENARIOS)),
     help="Run these only; may be given several times [standard].",
 )
 @click.option(
@@ -143,7 +138,7 @@ def verify(
     wanted = load_profile(tree, profile).profile
     if seed := throwaway.seed(wanted.cluster, registries=wanted.k3s.registries):
         options = replace(options, credentials=seed.credentials, notes=seed.notes)
-    with _ends_in_order():
+    with ends_in_order():
         found = run.verify(image, box, tree, _accel(accel, box, tree), options)
     pages = [report.save(html or folder / "report.html", to_html(found))]
     pages.append(report.save(folder / "report.json", report.to_json(found)))
@@ -209,21 +204,6 @@ def _print(found: Report, image: ReleasedImage) -> None:
     how = "KVM" if found.accel == Accel.KVM else "emulated (TCG)"
     console.print(Text(f"{image.name}, {how}, {found.seconds:.0f} s, sha256 {found.sha256}"), soft_wrap=True)
     console.print(Text(found.verdict, style="bold green" if found.ok else "bold red"), soft_wrap=True)
-
-
-@contextmanager
-def _ends_in_order() -> Iterator[None]:
-    """SIGTERM and a closed terminal end us as Ctrl-C does: machines stopped, temporary files removed."""
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 COMMANDS: tuple[click.Command, ...] = (boot, verify)

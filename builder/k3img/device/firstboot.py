@@ -20,7 +20,7 @@ from k3img.device.seed import Seed
 from k3img.device.seedpart import SeedUnreadableError, look_for, opened
 from k3img.errors import ProfileError
 from k3img.node.medium import BOOTSTRAP_DONE, CLUSTER_RESET, KUBECONFIG, NODE_FILE, README, STATUS
-from k3img.node.model import Role
+from k3img.node.model import DatastoreKind, Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,6 +218,7 @@ def _write_k3s(
         name=name,
         hostname=hostname,
         cluster=cluster,
+        alone_on_etcd=info.datastore == DatastoreKind.ETCD,
         image=files.read(place.share / f"k3s/{role}.yaml"),
         image_registries=files.read(place.share / "k3s/registries.yaml"),
         secrets=secrets,

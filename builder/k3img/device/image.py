@@ -20,6 +20,7 @@ class ImageInfo:
     runtime: str = ""
     cluster: str = ""
     unseeded: str = "standalone"
+    datastore: str = "sqlite"
     ssh: bool = False
 
 
@@ -45,5 +46,6 @@ def load(place: Place) -> ImageInfo:
         runtime=text("runtime"),
         cluster=text("cluster") or text("profile"),
         unseeded=text("unseeded"),
+        datastore=text("datastore"),
         ssh=raw.get("ssh") is True,
     )

@@ -20,6 +20,14 @@ RESOLV = "/run/systemd/resolve/resolv.conf"
 """The real name servers. k3s would take 8.8.8.8 when it starts before there is one, unless told a file."""
 
 
+SQLITE = (
+    "sqlite:///var/lib/rancher/k3s/server/db/state.db?_journal_mode=WAL&_busy_timeout=30000"
+    "&_synchronous=FULL&_txlock=immediate&_stmt_cache_size=20&cache=shared"
+)
+"""kine's own default but for `_synchronous`: with its NORMAL a power cut loses writes already acknowledged
+(seen: 12 of 40). See docs/decisions/0005-sqlite-synchronous-full.md."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class File:
     """A file's content and mode."""
@@ -34,11 +42,15 @@ def render(
     name: str,
     hostname: str,
     cluster: str,
+    alone_on_etcd: bool,
     image: bytes | None,
     image_registries: bytes | None,
     secrets: Mapping[str, bytes],
 ) -> Mapping[str, File | None]:
-    """k3s' files by path below `/etc/rancher`; None where there must be no file."""
+    """k3s' files by path below `/etc/rancher`; None where there must be no file.
+
+    A node without a `config` is a cluster of its own, on sqlite or, if the image says so, on etcd.
+    """
     node = config.node if config else None
     role = node.role if node else Role.SERVER
     options: dict[str, Any] = {"node-name": name, "resolv-conf": RESOLV}
@@ -47,6 +59,8 @@ def render(
         if config and config.endpoint:
             sans.append(config.endpoint)
         options["tls-san+"] = list(dict.fromkeys(sans))
+        alone = DatastoreKind.ETCD if alone_on_etcd else DatastoreKind.SQLITE
+        options |= _datastore(config.datastore if config else alone, makes=not node or node.initializer)
     if config and node:
         options |= _seeded(config, secrets)
         for key, value in node.options.items():
@@ -77,8 +91,6 @@ def _seeded(config: NodeConfig, secrets: Mapping[str, bytes]) -> dict[str, Any]:
         options["token-file"] = "/etc/rancher/k3s/token"
     if node.role is Role.SERVER and secrets.get(AGENT_TOKEN):
         options["agent-token-file"] = "/etc/rancher/k3s/agent-token"
-    if node.role is Role.SERVER and node.initializer and config.datastore is DatastoreKind.ETCD:
-        options["cluster-init"] = True
     if node.network.address != "dhcp":
         options["node-ip"] = node.network.address.split("/")[0]
     if node.labels:
@@ -86,6 +98,12 @@ def _seeded(config: NodeConfig, secrets: Mapping[str, bytes]) -> dict[str, Any]:
     if node.taints:
         options["node-taint+"] = list(node.taints)
     return options
+
+
+def _datastore(kind: DatastoreKind, *, makes: bool) -> dict[str, Any]:
+    if kind is DatastoreKind.SQLITE:
+        return {"datastore-endpoint": SQLITE}
+    return {"cluster-init": True} if kind is DatastoreKind.ETCD and makes else {}
 
 
 def _is_external(config: NodeConfig) -> bool:

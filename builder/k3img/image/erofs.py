@@ -16,8 +16,8 @@ def used_bytes(path: Path, offset: int) -> int:
     with path.open("rb") as image:
         image.seek(offset + 1024)
         block = image.read(128)
-    magic, _, _, bits = struct.unpack_from("<IIIB", block)
-    if magic != 0xE0F5E1E2:
+    magic, _, _, bits = struct.unpack_from("<IIIB", block.ljust(128, b"\0"))
+    if magic != 0xE0F5E1E2 or len(block) < 128:
         raise BuildError(f"{path} has no erofs at byte {offset}")
     (blocks,) = struct.unpack_from("<I", block, 36)
     return int(blocks << bits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import k3img
 from k3img.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from k3img.profile.model import Profile
     from k3img.tree import Tree
@@ -71,10 +70,25 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digest(folder: Path) -> str:
-    """Sha256 over the names, modes and contents of all that is in a folder; times and owners do not count."""
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise BuildError(f"cannot read the overlay {folder}", hint="Check the permissions of the folder.")
-    return _digest(_entry(folder, path) for path in sorted(folder.rglob("*")))
+    """Sha256 over the names, modes and contents of all that is in a folder; times and owners do not count.
+
+    Raises `BuildError` for what cannot be read, and for what is neither file, folder nor link.
+    """
+    entries = [_entry(folder, path) for path in _inside(folder)]
+    return _digest(sorted(entries))
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """All below a folder. `rglob` would pass over folders that it may not enter."""
+    try:
+        for path in folder.iterdir():
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                yield from _inside(path)
+    except OSError as error:
+        raise BuildError(
+            f"cannot read the folder {folder}: {error.strerror}", hint="Check its permissions."
+        ) from error
 
 
 def _entry(folder: Path, path: Path) -> bytes:
@@ -84,6 +98,8 @@ def _entry(folder: Path, path: Path) -> bytes:
     mode = path.stat().st_mode & 0o7777
     if path.is_dir():
         return f"{name}\0folder\0{mode:o}\n".encode()
+    if not path.is_file():
+        raise BuildError(f"{path} is neither a file nor a folder nor a link; an image holds nothing else")
     return f"{name}\0{mode:o}\0{file_digest(path)}\n".encode()
 
 

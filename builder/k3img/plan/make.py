@@ -111,7 +111,8 @@ def _system(profile: Profile) -> InstallSystem:
     flavour = system.KERNELS[profile.os.kernel, profile.target.arch.debian]
     extra = ("intel-microcode", "amd64-microcode") if profile.os.microcode else ()
     ssh = ("openssh-server",) if profile.os.ssh else ()
-    packages = tuple(dict.fromkeys((*system.PACKAGES, flavour, *extra, *ssh, *profile.os.packages)))
+    zram = ("systemd-zram-generator",) if profile.os.zram else ()
+    packages = tuple(dict.fromkeys((*system.PACKAGES, flavour, *extra, *ssh, *zram, *profile.os.packages)))
     # Debian keeps firmware that has no source apart since 12.
     not_free = any(name.startswith("firmware-") or name.endswith("-microcode") for name in packages)
     return InstallSystem(
@@ -208,6 +209,24 @@ def _settings(profile: Profile, inputs: Inputs) -> list[WriteFile]:
         )
         for role in Role
     ]
+    files += _optional_settings(profile)
+    files += [
+        WriteFile(
+            path="/usr/lib/clock-epoch",
+            text="",
+            reason="systemd sets no clock earlier than this file's time, the source date",
+        ),
+        WriteFile(
+            path="/usr/lib/tmpfiles.d/00-k3img-timezone.conf",
+            text=f"L+ /etc/localtime - - - - ../usr/share/zoneinfo/{profile.os.timezone}\n",
+            reason="os.timezone",
+        ),
+    ]
+    return files
+
+
+def _optional_settings(profile: Profile) -> list[WriteFile]:
+    files = []
     if profile.os.ntp:
         files.append(
             WriteFile(
@@ -224,20 +243,6 @@ def _settings(profile: Profile, inputs: Inputs) -> list[WriteFile]:
                 reason="os.zram",
             )
         )
-    files.append(
-        WriteFile(
-            path="/usr/lib/clock-epoch",
-            text="",
-            reason="systemd sets no clock earlier than this file's time, the source date",
-        )
-    )
-    files.append(
-        WriteFile(
-            path="/usr/lib/tmpfiles.d/00-k3img-timezone.conf",
-            text=f"L+ /etc/localtime - - - - ../usr/share/zoneinfo/{profile.os.timezone}\n",
-            reason="os.timezone",
-        )
-    )
     return files
 
 

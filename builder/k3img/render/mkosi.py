@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from k3img.plan.model import BuildInitrd, InstallSystem, MakeDisk, MaskUnits, Plan, TrimKernel
+from k3img.plan.model import BuildInitrd, FetchRuntime, InstallSystem, MakeDisk, MaskUnits, Plan, TrimKernel
 from k3img.profile.kinds import MIB
 from k3img.profile.model import Compression
 
@@ -95,8 +95,15 @@ def prepare_input(plan: Plan) -> str:
 
 def finalize_input(plan: Plan) -> str:
     """`finalize.json`: what build/scripts/finalize.py does to the finished tree."""
+    runtime = plan.one(FetchRuntime).version
+    kind = "the stand-in for tests, not k3s" if "+standin" in runtime else "k3s"
     spec = {
         "mask": plan.one(MaskUnits).units,
+        "os-release": {
+            "PRETTY_NAME": f"k3img {plan.name} {plan.version} ({kind} {runtime})",
+            "K3IMG_PROFILE": plan.name,
+            "K3IMG_RUNTIME": runtime,
+        },
         "seed": {
             "size": plan.one(MakeDisk).seed,
             "readme": _templates.get_template("seed-readme.txt.j2").render(plan=plan),

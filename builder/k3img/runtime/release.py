@@ -337,10 +337,12 @@ def _check_elf(file: Path, arch: Arch) -> None:
 
 
 def _wrong_hash(where: str, expected: str, found: str, proof: Proof) -> BuildError:
+    locked = proof is Proof.LOCK
     return BuildError(
         f"{where} has the wrong sha256",
         details=f"expected {expected}\n         (says {proof})\nfound    {found}",
-        hint="The file was changed or is damaged. If it was replaced on purpose, `k3img lock` takes it anew.",
+        hint="The file was changed or is damaged. "
+        + ("To lock another, delete `k3s` from the lock file and run `k3img lock`." if locked else WAYS_OUT),
     )
 
 

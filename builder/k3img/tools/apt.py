@@ -138,7 +138,16 @@ class PrivateApt:
 
     def update(self) -> None:
         """Fetch the lists. Raises `ProgramError` when an archive cannot be reached or is not signed."""
-        self._run("apt-get", "update", "--quiet", "--option", "APT::Update::Error-Mode=any")
+        try:
+            self._run("apt-get", "update", "--quiet", "--option", "APT::Update::Error-Mode=any")
+        except ProgramError as error:
+            said = [line for line in error.details.splitlines() if line.startswith("E: ")]
+            raise ProgramError(
+                "Debian's package lists cannot be fetched from the mirror",
+                status=error.status,
+                output="\n".join(said) or error.details,
+                hint=error.hint,
+            ) from error
 
     def download(self, packages: Sequence[str], into: Path) -> tuple[Path, ...]:
         """Fetch `name`, `name=version` or `name:arch` packages into a folder; returns the .deb files.
@@ -328,12 +337,12 @@ def _record(block: Sequence[str], uri: str, suite: str) -> PackageRecord | None:
 
 
 def _gone(gone: Sequence[PackageFile], now: Iterable[PackageRecord], complaint: str) -> BuildError:
-    there: dict[str, set[str]] = {}
+    there: dict[str, dict[str, str]] = {}
     for record in now:
-        there.setdefault(record.name, set()).add(record.version)
+        there.setdefault(record.name, {})[record.version] = record.sha256
     lines = [
         f"{package.name} {package.version} ({package.suite}, {package.arch}): the mirror has "
-        + (", ".join(sorted(there[package.name])) if package.name in there else "no such package")
+        + _instead(package, there.get(package.name, {}))
         for package in sorted(gone, key=lambda package: package.name)
     ]
     if complaint:
@@ -344,6 +353,14 @@ def _gone(gone: Sequence[PackageFile], now: Iterable[PackageRecord], complaint: 
         details="\n".join(lines),
         hint="`k3img lock` takes what there is now. A mirror of snapshots (os.mirror) keeps old versions.",
     )
+
+
+def _instead(package: PackageFile, there: Mapping[str, str]) -> str:
+    """What the mirror has in place of a package: other versions, or another content of this one."""
+    same = there.get(package.version, package.sha256)
+    if same != package.sha256:
+        return f"it with another sha256, {same}; locked is {package.sha256}"
+    return ", ".join(sorted(there)) or "no such package"
 
 
 def sha256_of(path: Path) -> str:

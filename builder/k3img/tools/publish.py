@@ -11,7 +11,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from k3img import log
+from k3img import log, proc
 from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
@@ -52,3 +52,8 @@ def new_folder(path: Path, what: str) -> Iterator[Path | None]:
             part.rename(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    """Delete a folder and all in it, but nothing that is mounted there."""
+    proc.run(["rm", "-rf", "--one-file-system", path])

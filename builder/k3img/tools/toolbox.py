@@ -168,14 +168,21 @@ def find(tree: Tree, recipe: Recipe | None = None) -> Toolbox:
     return complete
 
 
-def prepare(tree: Tree, *, mirror: str | None = None, recipe: Recipe | None = None) -> Toolbox:
+def prepare(
+    tree: Tree, *, mirror: str | None = None, recipe: Recipe | None = None, renew: bool = False
+) -> Toolbox:
     """Like `find`, but first gets mkosi and the tools tree into the cache when they are not there.
+
+    `renew` makes the tools tree anew, with the mirror's packages of today.
 
     Raises `MissingToolError` for what only the host's apt can mend, `BuildError` when fetching fails.
     """
     require(host.programs())
     wanted = recipe or Recipe()
-    tools_tree.get(tree, mkosi.get(tree, mirror=mirror), wanted)
+    engine = mkosi.get(tree, mirror=mirror)
+    if renew:
+        tools_tree.discard(tree, wanted)
+    tools_tree.get(tree, engine, wanted)
     return find(tree, wanted)
 
 

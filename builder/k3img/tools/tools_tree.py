@@ -19,7 +19,7 @@ from k3img import proc
 from k3img.errors import BuildError, MissingToolError
 from k3img.log import step
 from k3img.tools.apt import NETWORK, sources
-from k3img.tools.publish import new_folder
+from k3img.tools.publish import locked, new_folder, remove
 from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
@@ -205,6 +205,13 @@ def get(tree: Tree, mkosi: Mkosi, recipe: Recipe | None = None) -> ToolsTree:
     made = find(tree, recipe)
     assert made is not None, "it was just published"
     return made
+
+
+def discard(tree: Tree, recipe: Recipe) -> None:
+    """Delete the tree of this recipe, if there is one."""
+    place = _place(tree, recipe)
+    with locked(place, "the tools tree"):
+        remove(place)
 
 
 def build(tree: Tree, mkosi: Mkosi, recipe: Recipe, note: Callable[[str], None]) -> None:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"
 
 # With KVM; stretched without. A first boot makes certificates and a datastore.
-API_SECONDS = 90
+API_SECONDS = 120
 READY_SECONDS = 90
 
 
-@dataclass
+@dataclass(repr=False)
 class Life:
     """A machine and what is known of it. `seeded`: it got a seed, so it is a node of a named cluster."""
 

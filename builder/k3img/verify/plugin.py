@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import inspect
 import re
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from k3img.errors import K3imgError
 from k3img.log import line
+from k3img.verify.fixtures import PLUGIN
 from k3img.verify.report import Check, ConsoleLine, Outcome
 from k3img.verify.testinfra import ChannelBackend, host
 from k3img.vm.faults import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager, ExitStack
 
     from testinfra.host import Host
 
     from k3img.verify.boot import Hardware
     from k3img.verify.life import Life
-    from k3img.vm.machine import Machine
 
 KEPT_CHARACTERS = 12_000
 """Of one check's evidence; the end is kept, where the reason is."""
@@ -51,6 +50,7 @@ class VerifyPlugin:
         self.console: list[ConsoleLine] = []
         self.pairs = pairs
         self.harness_error = ""
+        self.ended: SystemExit | None = None
         self._make_life = make_life
         self._backends: dict[int, tuple[Host, ChannelBackend]] = {}
         self._notes: list[str] = []
@@ -72,41 +72,6 @@ class VerifyPlugin:
             number = self.console[-1].life + 1 if self.console else 0
             self.console += [ConsoleLine(life=number, at=entry.at - on, text=entry.text) for entry in lines]
 
-    # Fixtures of tests/image
-
-    @pytest.fixture(scope="session")
-    def verify(self) -> VerifyPlugin:
-        """This plugin: tests open machines of their own with it."""
-        return self
-
-    @pytest.fixture(scope="session")
-    def life(self) -> Iterator[Life]:
-        """The machine that a scenario's checks share, off at first."""
-        with ExitStack() as stack:
-            yield self.open_life(stack)
-
-    @pytest.fixture
-    def machine(self, life: Life) -> Machine:
-        """The shared machine itself."""
-        return life.machine
-
-    @pytest.fixture
-    def host(self, life: Life) -> Host:
-        """Testinfra's view of the shared machine."""
-        return self.testinfra(life)
-
-    @pytest.fixture
-    def evidence(self) -> Callable[[object], None]:
-        """Call it with what was seen; it is kept with the check."""
-        return self.note
-
-    @pytest.fixture
-    def ready(self, life: Life) -> Life:
-        """The shared machine once its node is Ready; else the check is skipped (another one fails)."""
-        if not life.ready:
-            pytest.skip("the node did not become Ready")
-        return life
-
     def testinfra(self, life: Life) -> Host:
         """Testinfra's view of a machine."""
         key = id(life)
@@ -120,11 +85,12 @@ class VerifyPlugin:
 
     # Hooks
 
+    @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Say what matters ourselves, line by line."""
+        """Say what matters ourselves, line by line; pytest's own reporter is there by now, and goes."""
+        config.stash[PLUGIN] = self
         if reporter := config.pluginmanager.get_plugin("terminalreporter"):
             config.pluginmanager.unregister(reporter)
-        config.addinivalue_line("markers", "machine: boots the release image in QEMU")
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """The hardware scenario asks for each chosen pair of disk controller and network card."""
@@ -152,7 +118,11 @@ class VerifyPlugin:
         """Turn pytest's result into a check."""
         report = yield
         error = call.excinfo.value if call.excinfo else None
-        if isinstance(error, MachineError):
+        if isinstance(error, SystemExit):
+            # Somebody ends us (SIGTERM), which pytest takes for a failure of this check.
+            self.ended = error
+            item.session.shouldstop = "ended"
+        elif isinstance(error, MachineError):
             self._broken.setdefault(_machine_of(item), error.brief)
         if call.when == "call" or not report.passed:
             self._record(item, report, error)

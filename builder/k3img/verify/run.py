@@ -18,7 +18,7 @@ from k3img.verify.life import Life
 from k3img.verify.report import STANDIN_NOTE, Check, Outcome, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from k3img.tools.toolbox import Toolbox
@@ -28,9 +28,14 @@ if TYPE_CHECKING:
     from k3img.verify.released import ReleasedImage
     from k3img.vm.spec import Accel
 
-STANDARD, LINK_DOWN, HARDWARE = "standard", "link-down", "hardware"
-SCENARIOS = (STANDARD, LINK_DOWN, HARDWARE)
-"""Folders of tests/image (with `_` for `-`). Each runs by itself: `standard` is one machine's life."""
+STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE = "standard", "first-boot", "link-down", "hardware"
+SCENARIOS = {
+    STANDARD: ("standard",),
+    FIRST_BOOT: ("standard/test_1_first_boot.py", "standard/test_3_cluster.py"),
+    LINK_DOWN: ("link_down",),
+    HARDWARE: ("hardware",),
+}
+"""What of tests/image each runs. `standard` is one machine's life, `first-boot` the part up to a pod."""
 
 _BETWEEN = "Image"  # the group of the checks that need no machine
 
@@ -87,7 +92,7 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
 def _scenario(
     name: str, image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, options: Options
 ) -> VerifyPlugin:
-    """Run one folder of tests/image with pytest, in this process."""
+    """Run one scenario's checks of tests/image with pytest, in this process."""
     try:
         import pytest  # noqa: PLC0415 - only verify needs it
 
@@ -96,9 +101,10 @@ def _scenario(
         raise MissingToolError(
             f"verify needs {error.name}", hint='pip install "k3img[verify]", or run ci/setup'
         ) from error
-    folder = tree.root / "tests/image" / name.replace("-", "_")
-    if not folder.is_dir():
-        raise VerifyError(f"there are no checks in {folder}", hint="They come with k3img's project tree.")
+    folder = tree.root / "tests/image"
+    paths = [folder / part for part in SCENARIOS[name]]
+    if missing := [str(path) for path in paths if not path.exists()]:
+        raise VerifyError(f"there is no {missing[0]}", hint="The checks come with k3img's project tree.")
 
     count = itertools.count(1)
 
@@ -125,7 +131,9 @@ def _scenario(
 
     plugin = VerifyPlugin(make_life, pairs=options.pairs)
     with step(f"Scenario {name} ({accel})"):
-        status = _pytest(pytest.main, plugin, folder)
+        status = _pytest(pytest.main, plugin, folder, paths)
+    if plugin.ended is not None:
+        raise plugin.ended
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     if plugin.harness_error or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -133,16 +141,17 @@ def _scenario(
     return plugin
 
 
-def _pytest(main: Any, plugin: VerifyPlugin, folder: Path) -> int:
+def _pytest(main: Any, plugin: VerifyPlugin, folder: Path, paths: Sequence[Path]) -> int:
     """Run pytest away from any configuration but ours."""
     arguments = [
-        str(folder),
+        *map(str, paths),
         "-c", os.devnull,
-        "--rootdir", str(folder.parent),
-        "--confcutdir", str(folder.parent),
+        "--rootdir", str(folder),
+        "--confcutdir", str(folder),
         "--import-mode", "importlib",
         "--capture", "no",
         "-p", "no:cacheprovider",
+        "-p", "k3img.verify.fixtures",
         "-p", "no:pytest11.testinfra",
     ]  # fmt: skip
     # pytest writes .pyc files of its own beside the checks; the project tree stays clean.

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 def find(tree: Tree, arch: Arch) -> Path:
     """Where `ci/runtime` left it. Raises `UsageError` when it did not: a check must not silently go away."""
     name = f"test-images-{arch.debian}.tar"
-    found = sorted(tree.cache.glob(f"standin/**/{name}"))
+    # Folders whose name begins with a dot are runs of ci/runtime that are under way, or were cut off.
+    found = [path for path in tree.cache.glob(f"runtime/*/{name}") if not path.parent.name.startswith(".")]
     if not found:
         raise UsageError(
-            f"there is no {name} in {tree.cache}/standin: the test pod has no image to run",
+            f"there is no {name} in {tree.cache}/runtime: the test pod has no image to run",
             hint="ci/runtime makes it; or name one with --test-images FILE.",
         )
     return max(found, key=lambda path: path.stat().st_mtime)

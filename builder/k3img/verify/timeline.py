@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from k3img.vm.console import Line
     from k3img.vm.machine import Machine
 
+LONGEST = 8
+"""So many units are drawn besides ours: those that took longest."""
+
 SHORTEST = 0.4
 """A unit that took fewer seconds is not drawn, unless it is one of ours."""
 
@@ -123,8 +126,8 @@ def _phases(manager: dict[str, str], kernel: float, end: float) -> tuple[Span, .
 
 
 def _services(text: str, kernel: float) -> tuple[Span, ...]:
-    """Units whose start took long, and ours, in the order in which they began."""
-    found = []
+    """The units whose start took longest, and ours, in the order in which they began."""
+    ours, others = [], []
     for block in text.split("\n\n"):
         unit = _properties(block)
         name = unit.get("Id", "")
@@ -132,9 +135,13 @@ def _services(text: str, kernel: float) -> tuple[Span, ...]:
         active = _microseconds(unit.get("ActiveEnterTimestampMonotonic"))
         if not begin or not active or active < begin or NOT_OURS.search(name):
             continue
-        if active - begin >= SHORTEST or OURS.search(name):
-            found.append(Span(name=name, kind=Kind.UNIT, start=kernel + begin, end=kernel + active))
-    return tuple(sorted(found, key=lambda span: span.start))
+        span = Span(name=name, kind=Kind.UNIT, start=kernel + begin, end=kernel + active)
+        if OURS.search(name):
+            ours.append(span)
+        elif span.seconds >= SHORTEST:
+            others.append(span)
+    longest = sorted(others, key=lambda span: -span.seconds)[:LONGEST]
+    return tuple(sorted((*ours, *longest), key=lambda span: span.start))
 
 
 def _properties(text: str) -> dict[str, str]:

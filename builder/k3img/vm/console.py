@@ -26,9 +26,18 @@ _ESCAPES = re.compile(
 )
 
 
+# `[ ***  ] (1 of 3) Job k3s.service/start running (12s / no limit)`, twice a second.
+_STAR = re.compile(r"\[[ *]{6}\] .*\((\d+(h|min|s|d) ?)+ / ")
+
+
 def plain(text: str) -> str:
     """Console output without escape sequences and control characters, one line feed for each line's end."""
     return _ESCAPES.sub("", re.sub(r"\r+\n", "\n", text).replace("\r", "\n"))
+
+
+def told(text: str) -> list[str]:
+    """The lines of plain console output that say something: no empty ones, and not systemd's moving star."""
+    return [line for line in text.split("\n") if line.strip() and not _STAR.match(line)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +97,7 @@ class ConsoleLog:
                 self._opened_at = now
             *whole, rest = (self._open + self._decoder.decode(new)).split("\n")
             for text in whole:
-                self._lines.append(Line(at=self._opened_at, text=plain(text).strip("\n")))
+                self._lines += [Line(at=self._opened_at, text=part) for part in told(plain(text))]
                 self._opened_at = now
             self._open = rest
 

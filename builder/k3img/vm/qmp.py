@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+
+# The library logs each closed connection as an error; what matters is in our exceptions.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 # A line of `info usernet`: `TCP[HOST_FORWARD]  13  127.0.0.1 40123  10.0.2.15  6443  0  0`
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)")
@@ -40,7 +44,11 @@ class Qmp:
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("k3img")
         self._events: list[Event] = []
-        self._sync(self._client.connect(str(socket)), "connect")
+        try:
+            self._sync(self._client.connect(str(socket)), "connect")
+        except MachineError:
+            self._loop.close()
+            raise
 
     def command(self, name: str, /, **arguments: Any) -> Any:
         """Run one QMP command and return its answer."""

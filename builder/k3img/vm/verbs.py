@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from k3img.errors import K3imgError
 from k3img.log import step
 from k3img.vm.channel import ChannelTimeoutError, Result
+from k3img.vm.console import told
 from k3img.vm.faults import CommandError, MachineError, WaitError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class Verbs(ABC):
 
     def console_tail(self, lines: int = KEPT_LINES) -> str:
         """The last lines of the console."""
-        return "\n".join(self.console().splitlines()[-lines:])
+        return "\n".join(told(self.console())[-lines:])
 
     def evidence(self, more: Callable[[], str] | None = None) -> str:
         """What helps to understand a failure. Never raises: the failure itself matters more."""

@@ -64,7 +64,9 @@ def test_nothing_failed(life: Life) -> None:
 def test_status_on_medium(life: Life, evidence: Callable[[object], None]) -> None:
     """status.txt on the seed partition says it too."""
     text = life.machine.wait_until_succeeds(
-        "mount -o ro /dev/disk/by-partlabel/K3IMG /mnt && { cat /mnt/status.txt; umount /mnt; }", timeout=60
+        "mkdir -p /run/seed && mount -o ro /dev/disk/by-partlabel/K3IMG /run/seed"
+        " && { cat /run/seed/status.txt; umount /run/seed; }",
+        timeout=60,
     )
     evidence(text.strip())
     assert "no link on" in text

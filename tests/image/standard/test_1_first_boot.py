@@ -16,18 +16,18 @@ def test_boots(life: Life, evidence: Callable[[object], None]) -> None:
     evidence(f"a guest answered {life.machine.seconds():.0f} s after power on")
 
 
-def test_no_way_out(host: Any) -> None:
-    """The machine has an address but no default route, so nothing can come from outside."""
-    assert "10.0.2." in host.check_output("ip -4 -o address show scope global")
-    assert host.check_output("ip -4 route show default") == ""
-    assert host.check_output("ip -6 route show default") == ""
-
-
 def test_becomes_ready(life: Life, evidence: Callable[[object], None]) -> None:
     """Kubernetes starts and its node becomes Ready."""
     boot = life.become_ready("first boot", since=life.machine.powered_on)
     for mark in boot.marks:
         evidence(f"{mark.name}: {mark.at:.1f} s after power on")
+
+
+def test_no_way_out(host: Any) -> None:
+    """The machine has an address but no default route, so nothing can come from outside."""
+    assert "10.0.2." in host.check_output("ip -4 -o address show scope global")
+    assert host.check_output("ip -4 route show default") == ""
+    assert host.check_output("ip -6 route show default") == ""
 
 
 def test_settles(life: Life, host: Any) -> None:

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from k3img.vm.machine import Machine
 
 SEED = "/dev/disk/by-partlabel/K3IMG"
+LOOK = f"mkdir -p /run/seed && mount -o ro {SEED} /run/seed"
 
 
 def from_seed(machine: Machine, name: str) -> str:
     """A file of the seed partition, once it is there. The node has it mounted now and then: then we wait."""
-    command = f"mount -o ro {SEED} /mnt && {{ cat /mnt/{name}; rc=$?; umount /mnt; exit $rc; }}"
+    command = f"{LOOK} && {{ cat /run/seed/{name}; rc=$?; umount /run/seed; exit $rc; }}"
     return machine.wait_until_succeeds(command, timeout=60, subject=f"{name} on the seed partition")
 
 
@@ -92,7 +93,7 @@ def test_status_on_medium(ready: Life, evidence: Callable[[object], None]) -> No
 def test_no_secret_on_medium(ready: Life, host: Any) -> None:
     """No secret lies on the seed partition, but the kubeconfig if nobody seeded the node."""
     listing = ready.machine.wait_until_succeeds(
-        f"mount -o ro {SEED} /mnt && {{ cd /mnt; find . -type f; cd /; umount /mnt; }}", timeout=60
+        f"{LOOK} && {{ cd /run/seed; find . -type f; cd /; umount /run/seed; }}", timeout=60
     )
     secret = ("/secrets", "token", "kubeconfig") if ready.seeded else ("/secrets", "token")
     assert not [line for line in listing.splitlines() if any(word in line for word in secret)]

@@ -44,6 +44,7 @@ def main() -> int:
     move_enablement()
     mask(spec["mask"])
     make_factory_etc()
+    name_release(spec["os-release"])
     compile_python()
     make_seed(spec["seed"])
     hide_kernel()
@@ -111,6 +112,13 @@ def make_factory_etc() -> None:
     (USR / "lib/tmpfiles.d/debian.conf").unlink(missing_ok=True)
     for path in USR.glob("lib/python3*/sitecustomize.py"):
         path.unlink()
+
+
+def name_release(fields: dict[str, str]) -> None:
+    """Say in os-release, which the boot menu and Kubernetes show, what this image is and what it runs."""
+    path = USR / "lib/os-release"
+    kept = [line for line in path.read_text().splitlines() if line.split("=", 1)[0] not in fields]
+    path.write_text("\n".join([*kept, *(f'{key}="{value}"' for key, value in fields.items())]) + "\n")
 
 
 def compile_python() -> None:

@@ -39,12 +39,12 @@ def main() -> int:
 
 def remove(patterns: list[str]) -> None:
     """Delete what matches the absolute globs."""
-    for pattern in patterns:
-        for path in ROOT.glob(pattern.lstrip("/")):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    # All are found before any is deleted: a link whose target has gone is no longer found.
+    for path in [path for pattern in patterns for path in ROOT.glob(pattern.lstrip("/"))]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def trim_kernel(folder: Path, spec: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"k3img.test/runtime/internal/certs"
+	"k3img.test/runtime/internal/registries"
 )
 
 const (
@@ -45,11 +46,11 @@ func (n *Node) writeContainerdConfig() error {
 	if err != nil {
 		return fmt.Errorf("failed to find host-local: %w", err)
 	}
-	registries, err := n.readRegistries()
+	mirrors, err := registries.Read(n.Options.Get("private-registry"))
 	if err != nil {
 		return err
 	}
-	if err := registries.writeHosts(n.Dir("etc", "containerd", "certs.d")); err != nil {
+	if err := mirrors.WriteHosts(n.Dir("etc", "containerd", "certs.d")); err != nil {
 		return err
 	}
 	var text strings.Builder
@@ -64,7 +65,7 @@ func (n *Node) writeContainerdConfig() error {
 		"CNIConf":     n.Dir("etc", "cni", "net.d"),
 		"Certs":       n.Dir("etc", "containerd", "certs.d"),
 		"DropIns":     n.Dir("etc", "containerd", "config-v3.toml.d", "*.toml"),
-		"Auth":        registries.auth(),
+		"Auth":        mirrors.Auths(),
 		"Disabled":    disabledPlugins(n.snapshotter()),
 	})
 	if err != nil {

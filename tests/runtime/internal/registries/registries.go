@@ -1,4 +1,5 @@
-package agent
+// Package registries turns k3s' registries.yaml into containerd's settings.
+package registries
 
 import (
 	"errors"
@@ -16,8 +17,8 @@ import (
 	"k3img.test/runtime/internal/certs"
 )
 
-// registries is k3s' registries.yaml.
-type registries struct {
+// File is k3s' registries.yaml.
+type File struct {
 	Mirrors map[string]struct {
 		Endpoint []string          `json:"endpoint"`
 		Rewrite  map[string]string `json:"rewrite"`
@@ -40,40 +41,39 @@ type registryConfig struct {
 	} `json:"tls"`
 }
 
-// registryAuth is one host's credentials for containerd's configuration.
-type registryAuth struct{ Host, Username, Password, Auth, Token string }
+// Auth is one host's credentials for containerd's configuration.
+type Auth struct{ Host, Username, Password, Auth, Token string }
 
-// readRegistries reads the file; without one there are no mirrors.
-func (n *Node) readRegistries() (*registries, error) {
-	path := n.Options.Get("private-registry")
+// Read reads the file; without one there are no mirrors.
+func Read(path string) (*File, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &registries{}, nil
+		return &File{}, nil
 	} else if err != nil {
 		return nil, err
 	}
-	parsed := &registries{}
+	parsed := &File{}
 	if err := yaml.UnmarshalStrict(data, parsed); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return parsed, nil
 }
 
-// auth lists credentials in a stable order.
-func (r *registries) auth() []registryAuth {
-	var list []registryAuth
+// Auths lists credentials in a stable order.
+func (r *File) Auths() []Auth {
+	var list []Auth
 	for host, config := range r.Configs {
 		if a := config.Auth; a != nil {
-			list = append(list, registryAuth{Host: host, Username: a.Username, Password: a.Password, Auth: a.Auth, Token: a.Token})
+			list = append(list, Auth{Host: host, Username: a.Username, Password: a.Password, Auth: a.Auth, Token: a.Token})
 		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Host < list[j].Host })
 	return list
 }
 
-// writeHosts writes one hosts.toml for each registry with a mirror or TLS
+// WriteHosts writes one hosts.toml for each registry with a mirror or TLS
 // settings; the folder is made anew so that removed entries go.
-func (r *registries) writeHosts(dir string) error {
+func (r *File) WriteHosts(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (r *registries) writeHosts(dir string) error {
 	return nil
 }
 
-func (r *registries) writeHostsFile(dir, registry string, endpoints []string) error {
+func (r *File) writeHostsFile(dir, registry string, endpoints []string) error {
 	var text strings.Builder
 	folder := registry
 	if registry == "*" {
@@ -134,7 +134,7 @@ func portSuffix(host string) string {
 	return ""
 }
 
-func (r *registries) writeTLS(text *strings.Builder, indent, host string) {
+func (r *File) writeTLS(text *strings.Builder, indent, host string) {
 	tls := r.Configs[host].TLS
 	if tls == nil {
 		return

@@ -1,0 +1,126 @@
+"""The ledger of ci/full and what --resume makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from ci import full, ledger, limit
+from ci.ledger import Entry
+from ci.parts import PARTS
+from ci.steps import Context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENTRY = Entry(
+    part="etcd",
+    began="2026-11-25T01:00:00+00:00",
+    seconds=600,
+    state="c0ffee",
+    image="abc",
+    passed=True,
+    log="x.log",
+)
+FAILED = replace(ENTRY, passed=False, why="exit status 5")
+
+
+def test_entries_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "new/ledger.jsonl"
+    assert ledger.read(path) == ()
+    ledger.append(path, ENTRY)
+    ledger.append(path, FAILED)
+    assert ledger.read(path) == (ENTRY, FAILED)
+
+
+def test_half_a_line_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    ledger.append(path, ENTRY)
+    with path.open("a") as file:
+        file.write('{"part": "etcd", "beg\n')
+        file.write('{"part": "etcd", "unknown": 1}\n')
+    ledger.append(path, FAILED)
+    assert ledger.read(path) == (ENTRY, FAILED)
+
+
+def test_a_pass_counts_for_its_state_and_image_only() -> None:
+    def passed(part: str = "etcd", state: str = "c0ffee", image: str = "abc") -> Entry | None:
+        return ledger.passed((ENTRY,), part, state=state, image=image)
+
+    assert passed() == ENTRY
+    assert passed(part="html") is None
+    assert passed(state="c0ffee+1") is None
+    assert passed(image="def") is None
+
+
+def test_the_last_run_counts() -> None:
+    assert ledger.passed((ENTRY, FAILED), "etcd", state="c0ffee", image="abc") is None
+    assert ledger.passed((FAILED, ENTRY), "etcd", state="c0ffee", image="abc") == ENTRY
+    other = replace(FAILED, state="beef")
+    assert ledger.passed((ENTRY, other), "etcd", state="c0ffee", image="abc") == ENTRY
+
+
+def test_minutes_are_those_of_the_last_pass() -> None:
+    entries = (ENTRY, replace(ENTRY, seconds=300), replace(FAILED, seconds=4800))
+    assert ledger.minutes(entries, "etcd", 18) == 5
+    assert ledger.minutes((FAILED,), "etcd", 18) == 18
+    assert ledger.minutes((), "etcd", 18) == 18
+
+
+def test_estimate_is_printed_first_with_its_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = full.chosen(["etcd", "html"])
+    entries = (ENTRY,)
+    assert full.estimate(parts, entries) == [
+        "    1 min  html              the report in a browser",
+        "   10 min  etcd              etcd in the place of sqlite",
+        "   11 min  all; each part is ended after 80",
+    ]
+    assert full.main(["--list", "--only", "actionlint"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("all; each part is ended after 80")
+
+
+def test_parts_are_named_once_and_fit_into_their_time() -> None:
+    names = [part.name for part in PARTS]
+    assert len(set(names)) == len(names)
+    assert all(0 < part.minutes < full.MINUTES for part in PARTS)
+    assert full.chosen([]) == PARTS
+
+
+def test_unknown_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        full.main(["--only", "nope"])
+    assert end.value.code == 2
+    assert "invalid choice: 'nope'" in capsys.readouterr().err
+
+
+def test_resume_does_not_run_what_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full, "OUT", tmp_path)
+    (part,) = full.chosen(["etcd"])
+    context = Context(root=tmp_path, cache=tmp_path, work=tmp_path)
+    # A run would start a program, which fails here.
+    assert full.one(part, context, "c0ffee", "abc", (ENTRY,), resume=True) == ENTRY
+
+
+def test_a_run_goes_into_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full, "ROOT", tmp_path)
+    monkeypatch.setattr(full, "OUT", tmp_path / "out")
+    monkeypatch.setattr(full, "LEDGER", tmp_path / "ledger.jsonl")
+    monkeypatch.setattr(full, "empty", lambda folder: folder.mkdir(parents=True))
+    ended = iter([limit.Ended(status=1, seconds=5), limit.Ended(status=None, seconds=4800)])
+
+    def run(argv: list[str], *, log: Path, seconds: float) -> limit.Ended:
+        assert (argv[3:5], seconds) == (["ci.parts", "etcd"], 80 * 60)
+        log.write_text("booting\nFAILED etcd: the node is not Ready\nbye\n")
+        return next(ended)
+
+    monkeypatch.setattr(limit, "run", run)
+    (part,) = full.chosen(["etcd"])
+    context = Context(root=tmp_path, cache=tmp_path, work=tmp_path)
+    first = full.one(part, context, "c0ffee", "abc", (ENTRY,), resume=False)
+    (tmp_path / "out/work/etcd").rmdir()
+    second = full.one(part, context, "c0ffee", "abc", (first,), resume=True)
+    assert ledger.read(tmp_path / "ledger.jsonl") == (first, second)
+    assert (first.passed, first.why) == (False, "the node is not Ready")
+    assert (second.passed, second.why) == (False, "not done after 80 minutes, so it was ended")
+    assert full.table((first, second))[-1] == "0 passed, 2 failed; image abc"
