@@ -55,7 +55,7 @@ def test_nobody_listens() -> None:
     assert api.ready() is False
     with pytest.raises(ApiError, match=r"GET /version: .*refused"):
         api.get("/version")
-    assert node_is_ready(api) is False
+    assert node_is_ready(api, None) is False
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,17 @@ def test_stored() -> None:
             return {"items": [writes.configmap("a", "1")]}
 
     assert writes.stored(cast("Api", Listing())) == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("ready", "boot", "wanted"),
+    [("True", "boot-2", True), ("False", "boot-2", False), ("True", "boot-1", False)],
+)
+def test_ready_before_the_power_cut_does_not_count(ready: str, boot: str, wanted: bool) -> None:
+    status = {"conditions": [{"type": "Ready", "status": ready}], "nodeInfo": {"bootID": boot}}
+
+    class Listing:
+        def get(self, path: str) -> Any:
+            return {"items": [{"status": status}]}
+
+    assert node_is_ready(cast("Api", Listing()), "boot-2") is wanted

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # mkfs.erofs and zstd levels: (level, mkfs options). Measured by ci/bench; see docs/decisions.
 EROFS = {
     Compression.FAST: (3, "-C32768 -Eztailpacking"),
-    Compression.SMALL: (15, "-C65536 -Eztailpacking"),
+    Compression.SMALL: (12, "-C65536 -Eztailpacking"),
 }
 
 # 128-bit namespace for disk, partition and file system ids: the same plan name and version give the same ids.

@@ -104,7 +104,7 @@ class Life:
             reached("API ready")
             machine.wait_until(
                 "the node to be Ready",
-                lambda: node_is_ready(api),
+                lambda: node_is_ready(api, machine.channel.boot),
                 timeout=READY_SECONDS,
                 every=0.5,
                 evidence=why,
@@ -133,10 +133,17 @@ class Life:
         self._api = None
 
 
-def node_is_ready(api: Api) -> bool:
-    """Whether the cluster has a node, and all it has are Ready."""
+def node_is_ready(api: Api, boot: str | None) -> bool:
+    """Whether the cluster has a node, and all it has are Ready in this boot.
+
+    A datastore remembers that its node was Ready before the power went; only a kubelet that runs now
+    writes this boot's id beside it.
+    """
     try:
         nodes = api.get("/api/v1/nodes")["items"]
     except ApiError:
         return False
-    return bool(nodes) and all(condition(node, "Ready") == "True" for node in nodes)
+    return bool(nodes) and all(
+        condition(node, "Ready") == "True" and node["status"].get("nodeInfo", {}).get("bootID") == boot
+        for node in nodes
+    )

@@ -62,7 +62,7 @@ class Watch:
         with suppress(ChannelTimeoutError):
             if self._api is None:
                 self._find_kubeconfig()
-            elif node_is_ready(self._api):
+            elif node_is_ready(self._api, self._machine.channel.boot):
                 say(f"node Ready {self._machine.seconds():.0f} s after power on")
                 self._api.close()
                 self._told = True
