@@ -134,9 +134,9 @@ class Machine(Verbs):
                     raise with_console(error, self)
 
     def execute(self, command: str, *, timeout: float = 60) -> Result:
-        """Run a shell command in the guest, whatever its exit status. `timeout` is not stretched."""
+        """Run a shell command in the guest, whatever its exit status; it may take `timeout` (stretched)."""
         try:
-            return self.channel.run(command, timeout=timeout)
+            return self.channel.run(command, timeout=timeout * self.stretch)
         except MachineError as error:
             if self._qemu is not None:
                 self._qemu.wait_until_ended(0.2)

@@ -34,7 +34,7 @@ class Verbs(ABC):
 
     @abstractmethod
     def execute(self, command: str, *, timeout: float = 60) -> Result:
-        """Run a shell command in the guest, whatever its exit status.
+        """Run a shell command in the guest, whatever its exit status; it may take `timeout` (stretched).
 
         Raises `MachineError` when the guest does not answer.
         """
@@ -101,7 +101,7 @@ class Verbs(ABC):
         last: list[Result] = []
 
         def probe() -> Result | None:
-            last[:] = [self.execute(command, timeout=timeout * self.stretch)]
+            last[:] = [self.execute(command, timeout=timeout)]
             return last[0] if last[0].ok else None
 
         return self.wait_until(

@@ -23,6 +23,9 @@ def test_cut_while_writing(ready: Life, evidence: Callable[[object], None]) -> N
     """The power is cut (QEMU is killed) while ConfigMaps are being written."""
     ready.identity = identity.read(ready.machine, ready.api)
     evidence(ready.identity)
+    # The pod's image was unpacked seconds ago, and containerd flushes no layers: what is tested is the
+    # datastore. A layer that a cut left empty is a gap of its own (docs/decisions/0007-unflushed-layers.md).
+    ready.machine.succeed("sync")
     with writes.Writer(ready.kubeconfig, ready.machine.forwarded(API_PORT)) as writer:
         writer.wait_for(WRITES, timeout=60 * ready.machine.stretch)
         ready.machine.crash()
@@ -81,13 +84,16 @@ def test_pod_comes_back(ready: Life) -> None:
         pytest.skip("no archive of test images was given")
     path = "/api/v1/namespaces/default/pods/web"
     ready.machine.wait_until(
-        "the pod to run again", lambda: condition(ready.api.get(path), "Ready") == "True", timeout=90
+        "the pod to run again",
+        lambda: condition(ready.api.get(path), "Ready") == "True",
+        timeout=60,
+        evidence=lambda: str(ready.api.get(path)["status"]),
     )
 
 
 def test_settles(life: Life, host: Any) -> None:
     """No unit failed."""
-    state = life.machine.execute("systemctl is-system-running --wait", timeout=120 * life.machine.stretch)
+    state = life.machine.execute("systemctl is-system-running --wait", timeout=120)
     assert (state.stdout.strip(), host.check_output("systemctl --failed --plain --no-legend")) == (
         "running",
         "",
