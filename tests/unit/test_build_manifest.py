@@ -15,6 +15,7 @@ from k3img.build import manifest, run
 from k3img.build.model import Request
 from k3img.errors import BuildError
 from k3img.plan import inputs
+from k3img.plan.inputs import file_digest
 from k3img.plan.make import make
 from k3img.plan.model import MakeDisk, Plan
 from k3img.profile.load import load
@@ -91,7 +92,7 @@ def test_one_byte_too_many() -> None:
 
 def test_sums_are_those_of_sha256sum(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    digest = manifest.sha256(tmp_path / "a")
+    digest = file_digest(tmp_path / "a")
     assert digest == hashlib.sha256(b"abc").hexdigest()
     assert manifest.sums({"b": "2" * 64, "a": digest}) == f"{digest}  a\n{'2' * 64}  b\n"
 

@@ -8,7 +8,6 @@ import socket
 import sqlite3
 import ssl
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from tests.unit.nodes import FakeSystem
 
 from k3img.device import address, certs, clock, health, network, outcome, probe
 from k3img.device.health import Verdict
@@ -23,48 +23,18 @@ from k3img.device.kube import Client, KubeError, split_url
 from k3img.device.main import main
 from k3img.device.outcome import Go, Outcome
 from k3img.device.place import Place
-from k3img.device.system import Ended, System
+from k3img.device.system import Ended
 from k3img.node.model import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 RUN = Outcome(go=Go.RUN, node="pi-1", cluster="shop")
 
 
-@dataclass
-class FakeNode(System):
-    """A machine whose programs answer what a test says."""
-
-    place: Place
-    boot: float = 10.0
-    clock: float = 1_800_000_000.0
-    address: str | None = "10.0.2.15"
-    calls: list[str] = field(default_factory=list)
-    logged: list[str] = field(default_factory=list)
-    answers: dict[str, Ended] = field(default_factory=dict)
-
-    def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
-        self.calls.append(" ".join(argv))
-        found = [answer for start, answer in self.answers.items() if self.calls[-1].startswith(start)]
-        return found[0] if found else Ended(status=0)
-
-    def now(self) -> float:
-        return self.clock
-
-    def since_boot(self) -> float:
-        return self.boot
-
-    def sleep(self, seconds: float) -> None:
-        self.boot += seconds
-        self.clock += seconds
-
-    def ipv4(self, interface: str) -> str | None:
-        return self.address
-
-    def log(self, text: str) -> None:
-        self.logged.append(text)
+class FakeNode(FakeSystem):
+    """A node whose k3s unit a test sets."""
 
     def unit(self, active: str, restarts: int = 0) -> None:
         self.answers["systemctl show"] = Ended(status=0, output=f"ActiveState={active}\nNRestarts={restarts}")

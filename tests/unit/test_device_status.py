@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.unit.nodes import FakeSystem
 
 from k3img.device import observe, outcome, report, status
 from k3img.device.image import ImageInfo
@@ -17,7 +18,7 @@ from k3img.device.observe import Mood, Seen, View
 from k3img.device.outcome import Go, Outcome
 from k3img.device.place import Place
 from k3img.device.probe import NodeState, Unit, node_state
-from k3img.device.system import Ended, System
+from k3img.device.system import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -146,45 +147,19 @@ def test_a_kubeconfig_for_elsewhere() -> None:
 
 
 @dataclass
-class FakeNode(System):
-    """A machine whose parts a test sets. The seed partition is a folder."""
+class FakeNode(FakeSystem):
+    """A node whose seed partition is the folder `fat`."""
 
-    place: Place
-    fat: Path
-    boot: float = 10.0
-    clock: float = 1_800_000_000.0
-    address: str | None = "10.0.2.15"
-    calls: list[str] = field(default_factory=list)
-    logged: list[str] = field(default_factory=list)
-    answers: dict[str, Ended] = field(default_factory=dict)
+    fat: Path = field(kw_only=True)
 
     def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
-        self.calls.append(" ".join(argv))
         if argv[0] == "mount":
             Path(argv[-1]).rmdir()
             Path(argv[-1]).symlink_to(self.fat)
         elif argv[0] == "umount":
             Path(argv[-1]).unlink()
             Path(argv[-1]).mkdir()
-        return next(
-            (a for start, a in self.answers.items() if self.calls[-1].startswith(start)), Ended(status=0)
-        )
-
-    def now(self) -> float:
-        return self.clock
-
-    def since_boot(self) -> float:
-        return self.boot
-
-    def sleep(self, seconds: float) -> None:
-        self.boot += seconds
-        self.clock += seconds
-
-    def ipv4(self, interface: str) -> str | None:
-        return self.address
-
-    def log(self, text: str) -> None:
-        self.logged.append(text)
+        return super().run(argv, timeout=timeout)
 
     def lines(self) -> list[str]:
         return [line for line in self.logged if line.startswith("k3img: ")]

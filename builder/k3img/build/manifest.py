@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +68,6 @@ def check_slot(used: int, slot: int) -> None:
             hint="Take packages, images or modules out of the profile, or give a bigger image.slot; "
             "a device's slots never change, so leave room.",
         )
-
-
-def sha256(path: Path) -> str:
-    """Sha256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sums(hashes: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from k3img import proc
 from k3img.errors import BuildError, ProgramError
+from k3img.tools.mkosi import steps
 from k3img.tools.publish import new_folder, remove
 from k3img.tree import make_folder
 
@@ -125,10 +126,6 @@ def run(
 ) -> None:
     """Run `mkosi build` in a project. Raises `BuildError` with the last lines and what to try."""
 
-    def see(line: str) -> None:
-        if line.startswith("‣"):
-            this.note(line.lstrip("‣ "))
-
     try:
         proc.run(
             [
@@ -144,7 +141,7 @@ def run(
             ],
             cwd=project,
             log=work.log,
-            on_line=see,
+            on_line=steps(this.note),
         )  # fmt: skip
     except ProgramError as error:
         hint = next((hint for mark, hint in WHAT_TO_TRY if mark in error.details), "")

@@ -15,13 +15,13 @@ from k3img import log, proc
 from k3img.build import manifest, mkosi, packages, selfrun, workspace
 from k3img.build.model import Image, Request, Supplies
 from k3img.errors import BuildError
+from k3img.plan.inputs import file_digest
 from k3img.plan.model import FetchRuntime, MakeDisk, Plan, Publish, UnpackRuntime
 from k3img.profile.model import Compression, Format
 from k3img.runtime import release
 from k3img.runtime.unpack import Runtime, unpack
 from k3img.tools import toolbox as tools
 from k3img.tools.publish import new_folder
-from k3img.tree import give_to_caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -233,7 +233,7 @@ def publish(
         with phases.phase(f"Compressing {raw.name}"):
             files[f"{raw.name}.zst"] = compress(raw, ZSTD_LEVEL[disk.compression])
     with phases.phase("Hashing"):
-        hashes = {name: manifest.sha256(path) for name, path in files.items()}
+        hashes = {name: file_digest(path) for name, path in files.items()}
     described |= {
         "image": {"raw": raw.name, "size": raw.stat().st_size, "sha256": hashes[raw.name]},
         "uki": f"{raw.stem}.efi",
@@ -254,7 +254,6 @@ def publish(
         files[name] = work.output / name
         files[name].write_text(text, encoding="utf-8")
     workspace.publish(files, request.out)
-    give_to_caller(request.out)
     shutil.rmtree(work.output)
     return Image(folder=request.out, manifest=described, fresh=True)
 

@@ -15,7 +15,7 @@ from k3img.errors import BuildError, ProgramError
 from k3img.plan.inputs import PACKAGE
 from k3img.plan.model import BuildInitrd, CopyCode, CopyFile, CopyOverlay, Plan, WriteFile
 from k3img.render import mkosi as render
-from k3img.tools.apt import NETWORK
+from k3img.tools.mkosi import write_sandbox
 from k3img.tools.publish import remove
 from k3img.tree import give_to_caller, make_folder
 
@@ -158,11 +158,7 @@ def _write_project(folder: Path, texts: Mapping[str, str], sources: str) -> None
     for name, text in texts.items():
         _write(folder / name, text, 0o644)
     _write(folder / "prepare", render.script("prepare"), 0o755)
-    # The file of this name keeps mkosi from writing sources of its own, whose debug archive mirrors lack.
-    _write(folder / "mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources", sources, 0o644)
-    network = [line for line in proc.run(["apt-config", "dump"]).splitlines() if NETWORK.match(line)]
-    conf = 'Acquire::Languages "none";\n' + "".join(f"{line}\n" for line in network)
-    _write(folder / "mkosi.sandbox/etc/apt/apt.conf.d/99k3img", conf, 0o644)
+    write_sandbox(folder / "mkosi.sandbox", sources)
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -77,7 +77,7 @@ def url(text: str) -> Fault | None:
     except ValueError:
         fine = False
     if not fine or re.search(r"\s", text):
-        return Fault(f"{text!r} is no URL", "Write one such as https://deb.debian.org/debian.")
+        return Fault(f"{text!r} is no URL", "Write one such as https://mirror.example/debian.")
     return None
 
 

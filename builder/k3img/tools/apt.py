@@ -128,8 +128,7 @@ class PrivateApt:
             make_folder(self.root / folder)
         (self.root / "status").touch()
         (self.root / "debian.sources").write_text(self.sources, encoding="utf-8")
-        network = [line for line in proc.run(["apt-config", "dump"]).splitlines() if NETWORK.match(line)]
-        text = conf(self.root, self.arch, network, sandboxed=open_to_others(self.root))
+        text = conf(self.root, self.arch, network_settings(), sandboxed=open_to_others(self.root))
         (self.root / "apt.conf").write_text(text, encoding="utf-8")
 
     def __exit__(self, *_: object) -> None:
@@ -260,6 +259,11 @@ class PrivateApt:
     def _run(self, *argv: proc.Arg, cwd: proc.Arg = ".") -> str:
         env = {"APT_CONFIG": str(self.root / "apt.conf")}
         return proc.run(argv, env=env, cwd=cwd, log=self.log, hint=HINT)
+
+
+def network_settings() -> list[str]:
+    """The lines of the host's apt configuration that say how to reach the network, see `NETWORK`."""
+    return [line for line in proc.run(["apt-config", "dump"]).splitlines() if NETWORK.match(line)]
 
 
 def conf(root: Path, arch: str, network: Sequence[str], *, sandboxed: bool) -> str:

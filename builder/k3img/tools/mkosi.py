@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from k3img import proc
 from k3img.errors import BuildError, K3imgError
 from k3img.log import step
-from k3img.tools.apt import PrivateApt, sources
+from k3img.tools.apt import PrivateApt, network_settings, sources
 from k3img.tools.publish import new_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from k3img.tree import Tree
@@ -121,6 +122,31 @@ def fetch(tree: Tree, mirror: str | None = None) -> Mkosi:
     found = in_cache(tree)
     assert found is not None, "it was just put there"
     return found
+
+
+def write_sandbox(folder: Path, text: str) -> None:
+    """Write what apt has in mkosi's sandbox (`SandboxTrees=`): sources, and the host's network settings."""
+    files = {
+        # The file of this name keeps mkosi from writing sources of its own, whose debug archive mirrors lack.
+        "sources.list.d/mkosi.sources": text,
+        "apt.conf.d/99k3img": 'Acquire::Languages "none";\n'
+        + "".join(f"{line}\n" for line in network_settings()),
+    }
+    for name, content in files.items():
+        path = folder / "etc/apt" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+        path.chmod(0o644)
+
+
+def steps(note: Callable[[str], None]) -> Callable[[str], None]:
+    """For `proc.run(on_line=...)`: passes on the lines in which mkosi says what it does now."""
+
+    def see(line: str) -> None:
+        if line.startswith("‣"):
+            note(line.lstrip("‣ "))
+
+    return see
 
 
 def _place(tree: Tree) -> Path:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from k3img import proc
 from k3img.errors import BuildError, MissingToolError
 from k3img.log import step
-from k3img.tools.apt import NETWORK, sources
+from k3img.tools.apt import sources
+from k3img.tools.mkosi import steps, write_sandbox
 from k3img.tools.publish import locked, new_folder, remove
 from k3img.tree import give_to_caller, make_folder
 
@@ -225,10 +226,6 @@ def build(tree: Tree, mkosi: Mkosi, recipe: Recipe, note: Callable[[str], None])
         log = make_folder(tree.cache / "logs") / "tools-tree.log"
         log.unlink(missing_ok=True)
 
-        def see(line: str) -> None:
-            if line.startswith("‣"):
-                note(line.lstrip("‣ "))
-
         proc.run(
             [
                 *mkosi.argv,
@@ -240,7 +237,7 @@ def build(tree: Tree, mkosi: Mkosi, recipe: Recipe, note: Callable[[str], None])
             ],
             cwd=work,
             log=log,
-            on_line=see,
+            on_line=steps(note),
             hint=f"The whole log: {log}. `k3img doctor` says what mkosi lacks on this machine.",
         )  # fmt: skip
         _unpack(folder, recipe, mkosi)
@@ -253,15 +250,7 @@ def _write_config(work: Path, recipe: Recipe) -> None:
     script = work / "mkosi.finalize"
     script.write_text(FINALIZE, encoding="utf-8")
     script.chmod(0o755)
-    apt = work / "sandbox/etc/apt"
-    for name in ("sources.list.d", "apt.conf.d"):
-        (apt / name).mkdir(parents=True)
-    # The file of this name keeps mkosi from writing sources of its own, whose debug archive mirrors lack.
-    text = recipe.sources or sources(recipe.suite)
-    (apt / "sources.list.d/mkosi.sources").write_text(text, encoding="utf-8")
-    network = [line for line in proc.run(["apt-config", "dump"]).splitlines() if NETWORK.match(line)]
-    conf = 'Acquire::Languages "none";\n' + "".join(f"{line}\n" for line in network)
-    (apt / "apt.conf.d/99k3img").write_text(conf, encoding="utf-8")
+    write_sandbox(work / "sandbox", recipe.sources or sources(recipe.suite))
 
 
 def _unpack(folder: Path, recipe: Recipe, mkosi: Mkosi) -> None:
