@@ -88,7 +88,7 @@ def levels(ctx: Context) -> None:
     """Both levels of compression."""
     rows = []
     for level in ("fast", "small"):
-        about = build(ctx, "x86", "--set", f"image.compression={level}", out=ctx.work / level)
+        about = build(ctx, "x86", out=ctx.work / level, level=level)
         packed = next(item["size"] for name, item in about["files"].items() if name.endswith(".raw.zst"))
         seconds = sum(about["seconds"].values())
         rows.append((level, packed, about["slot"]["used"], seconds))
@@ -117,6 +117,13 @@ def etcd(ctx: Context) -> None:
     folder = ctx.work / "image"
     build(ctx, "x86", "--set", "cluster.datastore=etcd", out=folder)
     verify(ctx, "x86", folder)
+
+
+def ssh(ctx: Context) -> None:
+    """An image with an ssh server, and a real ssh client."""
+    folder = ctx.work / "image"
+    build(ctx, "x86", "--set", "os.ssh=true", out=folder)
+    verify(ctx, "x86", folder, "--scenario", "ssh")
 
 
 def locked(ctx: Context) -> None:
@@ -288,6 +295,7 @@ PARTS = (
     Part("x86-cloud", 18, "the cloud profile", x86_cloud),
     Part("x86-debug", 10, "the debug profile's root console", x86_debug),
     Part("etcd", 18, "etcd in the place of sqlite", etcd),
+    Part("ssh", 12, "keys get in by ssh, passwords and other keys do not", ssh),
     Part("locked", 12, "k3img lock, then build --locked", locked),
     Part("user-build", 15, "an ordinary user sets up and builds", user_build),
     Part("test-k3s-file", 15, "ci/test --k3s FILE", k3s_file),

@@ -120,12 +120,18 @@ def outside(ctx: Context) -> dict[str, str]:
     return {"PATH": path, "VIRTUAL_ENV": ""}
 
 
-def build(ctx: Context, profile: str, *more: str, out: Path | None = None) -> dict[str, Any]:
-    """Build a profile into its own folder or `out`; returns the manifest, whose files are all there."""
+def build(
+    ctx: Context, profile: str, *more: str, out: Path | None = None, level: str = "fast"
+) -> dict[str, Any]:
+    """Build a profile into its own folder or `out`; returns the manifest, whose files are all there.
+
+    The shared x86 image is a release; those of single parts are packed fast, which their parts are not about.
+    """
     folder = out or ctx.root / "out" / profile
     # A lock is of one profile; k3s itself is proven by the release's own hashes for the others.
     runtime = () if ctx.runtime == ("--locked",) and profile != "x86" else ctx.runtime
-    do("k3img", "build", "--profile", profile, "--out", folder, *runtime, *more)
+    packing = ("--set", f"image.compression={level}")
+    do("k3img", "build", "--profile", profile, "--out", folder, *runtime, *packing, *more)
     return complete(folder)
 
 

@@ -136,6 +136,8 @@ def plan(image: tuple[str, ...] = ("systemd",), arch: Arch = Arch.X86_64) -> Pla
         mirror=None,
         packages=("kmod",),
         remove=(),
+        programs=(),
+        rules=(),
         modules=(),
         overlay="initrd",
         digest="",

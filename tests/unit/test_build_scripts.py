@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import lzma
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,95 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
     (usr / "lib/tmpfiles.d").mkdir()
     (made.root / "etc").mkdir()
     return made
+
+
+# --- prepare: the initrd
+
+
+def program(trial: Trial, path: str) -> Path:
+    made = trial.add(path, "ELF")
+    made.chmod(0o755)
+    return made
+
+
+def test_only_wanted_programs_stay_with_what_they_link_to(trial: Trial) -> None:
+    for path in ("usr/bin/kmod", "usr/bin/perl", "usr/lib/systemd/systemd-udevd", "usr/lib/udev/v4l_id"):
+        program(trial, path)
+    trial.link("usr/sbin/modprobe", "../bin/kmod")
+    trial.link("usr/sbin/lsmod", "../bin/kmod")
+    trial.add("usr/lib/systemd/journald.conf")
+    prepare.trim_programs({"modprobe", "systemd-udevd"})
+    assert trial.files("usr") == {
+        "bin/kmod",
+        "sbin/modprobe",
+        "lib/systemd/systemd-udevd",
+        "lib/systemd/journald.conf",
+    }
+
+
+def test_only_wanted_rules_stay(trial: Trial) -> None:
+    trial.add("usr/lib/udev/rules.d/55-dm.rules")
+    trial.add("usr/lib/udev/rules.d/78-sound-card.rules")
+    prepare.trim_rules({"55-dm.rules"})
+    assert trial.files("usr/lib/udev") == {"rules.d/55-dm.rules"}
+
+
+def test_libraries_stay_that_something_left_needs(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = {
+        "repart": {"libfdisk.so.1"},
+        "libfdisk.so.1.1.0": {"libblkid.so.1"},
+        "pam_unix.so": {"libcrypt.so.1"},  # a plug-in in a folder of its own counts as a program
+    }
+    monkeypatch.setattr(prepare, "needed_libraries", lambda path: needs.get(path.name, set()))
+    program(trial, "usr/bin/repart")
+    folder = "usr/lib/x86_64-linux-gnu"
+    for name in (
+        "libfdisk.so.1.1.0",
+        "libblkid.so.1",
+        "libcrypt.so.1",
+        "libssl.so.3",
+        "ld-linux-x86-64.so.2",
+    ):
+        trial.add(f"{folder}/{name}")
+    trial.link(f"{folder}/libfdisk.so.1", "libfdisk.so.1.1.0")
+    trial.add(f"{folder}/security/pam_unix.so")
+    prepare.trim_libraries()
+    assert trial.files(folder) == {
+        "libfdisk.so.1",
+        "libfdisk.so.1.1.0",
+        "libblkid.so.1",
+        "libcrypt.so.1",
+        "ld-linux-x86-64.so.2",
+        "security/pam_unix.so",
+    }
+
+
+def test_a_real_program_names_its_libraries(tmp_path: Path) -> None:
+    assert any(name.startswith("libc.so") for name in prepare.needed_libraries(Path("/bin/sh").resolve()))
+    assert prepare.needed_libraries(Path(__file__)) == set()
+
+
+def test_units_go_with_their_programs(trial: Trial) -> None:
+    program(trial, "usr/bin/systemctl")
+    program(trial, "usr/lib/systemd/systemd-udevd")
+    units = {
+        "udevd": "ExecStart=/usr/lib/systemd/systemd-udevd\n",
+        "cleanup": "ExecStart=systemctl --no-block isolate x\n",
+        "optional": "ExecStart=-@/usr/bin/gone gone\n",
+        "hwdb": "ExecStart=systemd-hwdb update\n",
+        "nothing": "Description=starts nothing\n",
+    }
+    for name, text in units.items():
+        trial.add(f"usr/lib/systemd/system/{name}.service", f"[Service]\n{text}")
+        trial.link(f"usr/lib/systemd/system/sysinit.target.wants/{name}.service", f"../{name}.service")
+    trial.link("usr/lib/systemd/system/masked.service", "/dev/null")
+    prepare.trim_units()
+    stays = {"udevd", "cleanup", "nothing"}
+    assert trial.files("usr/lib/systemd/system") == {
+        "masked.service",
+        *(f"{name}.service" for name in stays),
+        *(f"sysinit.target.wants/{name}.service" for name in stays),
+    }
 
 
 # --- prepare: the kernel
@@ -324,3 +414,26 @@ def test_the_seed_has_its_size_and_a_readme_for_any_laptop(
     assert readme.read_bytes() == b"one\r\ntwo\r\n"
     assert readme.stat().st_mtime == 1795000000
     assert trial.started == ["mkfs.vfat", "mcopy"]
+
+
+def test_python_runs_without_its_library_s_sources(trial: Trial) -> None:
+    own = "usr/lib/python{}.{}".format(*sys.version_info)
+    trial.add(f"{own}/json/__init__.py", "A = 1\n")
+    trial.add(f"{own}/broken.py", "not python at all\n")
+    trial.add(f"{own}/json/__pycache__/old.cpython-313.pyc")
+    trial.add("usr/lib/python3/dist-packages/yaml/__init__.py", "B = 2\n")
+    prepare.compile_python()
+    assert trial.files(own) == {"json/__init__.pyc", "broken.py"}
+    assert trial.files("usr/lib/python3") == {"dist-packages/yaml/__init__.pyc"}
+
+
+def test_another_python_keeps_its_sources(trial: Trial) -> None:
+    trial.add("usr/lib/python3.1/json.py", "A = 1\n")
+    prepare.compile_python()
+    assert trial.files("usr/lib/python3.1") == {"json.py"}
+
+
+def test_our_code_is_compiled_beside_its_sources(trial: Trial) -> None:
+    trial.add("usr/lib/k3img/k3img/log.py", "C = 3\n")
+    finalize.compile_code()
+    assert {Path(name).suffix for name in trial.files("usr/lib/k3img")} == {".py", ".pyc"}

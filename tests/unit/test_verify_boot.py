@@ -74,11 +74,26 @@ def test_machine_writes_to_an_overlay_only(image: ReleasedImage, box: Toolbox, f
         folder = machine.spec.sockets.folder
         assert folder.is_dir()
         assert str(image.raw) not in " ".join(argv(machine.spec))
-        assert machine.spec.kernel_extra == "console=ttyS0 systemd.show_status=yes"
+        assert not machine.spec.disks[0].durable
         assert "k3img.loop" in machine.spec.credentials
     assert not folder.exists()
     (call,) = fake_program.calls("qemu-img")
     assert call == f"create -q -f qcow2 -b {image.raw} -F raw {folder}/disk.qcow2 {8 << 30}"
+
+
+@pytest.mark.parametrize(
+    ("accel", "extra"),
+    [
+        (Accel.KVM, "console=ttyS0 systemd.show_status=yes"),
+        (Accel.TCG, "console=ttyS0 systemd.show_status=yes mitigations=off"),
+    ],
+)
+def test_what_is_added_to_the_command_line(
+    image: ReleasedImage, box: Toolbox, fake_program: Any, accel: Accel, extra: str
+) -> None:
+    fake_program.add("qemu-img")
+    with boot.machine(image, box, accel=accel) as machine:
+        assert machine.spec.kernel_extra == extra
 
 
 def test_kept_disk_is_made_once(
@@ -89,6 +104,7 @@ def test_kept_disk_is_made_once(
     disk.touch()
     with boot.machine(image, box, accel=Accel.TCG, disk=disk) as machine:
         assert machine.spec.disks[0].path == disk
+        assert machine.spec.disks[0].durable
     assert disk.exists()
     assert fake_program.calls("qemu-img") == []
 

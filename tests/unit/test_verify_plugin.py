@@ -87,7 +87,7 @@ class FakeMachine:
 
 
 @contextmanager
-def fake_life(_hardware: object) -> Iterator[Life]:
+def fake_life(_hardware: object, _credentials: object) -> Iterator[Life]:
     life = SimpleNamespace(machine=FakeMachine(), ready=False, forget_api=lambda: None, boots=[], numbers={})
     yield cast("Life", life)
 

@@ -231,7 +231,7 @@ def publish(
     files = {raw.name: raw, f"{raw.stem}.efi": work.output / f"{raw.stem}.efi"}
     if Format.RAW_ZST in plan.one(Publish).formats:
         with phases.phase(f"Compressing {raw.name}"):
-            files[f"{raw.name}.zst"] = compress(raw, ZSTD_LEVEL[disk.compression])
+            files[f"{raw.name}.zst"] = compress(raw, disk.compression)
     with phases.phase("Hashing"):
         hashes = {name: file_digest(path) for name, path in files.items()}
     described |= {
@@ -258,12 +258,16 @@ def publish(
     return Image(folder=request.out, manifest=described, fresh=True)
 
 
-def compress(raw: Path, level: int) -> Path:
+def compress(raw: Path, wanted: Compression) -> Path:
     """NAME.raw.zst beside NAME.raw, with its size and a checksum in the frame."""
     packed = raw.with_name(f"{raw.name}.zst")
     size = raw.stat().st_size
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        level, window_log=25, enable_ldm=True, threads=-1, write_checksum=True
+        ZSTD_LEVEL[wanted],
+        window_log=25,
+        enable_ldm=wanted is Compression.SMALL,  # it finds what is far apart, and takes its time
+        threads=-1,
+        write_checksum=True,
     )
     with (
         raw.open("rb") as source,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from k3img.node.model import Role
-from k3img.plan import kernel, system
+from k3img.plan import initrd, kernel, system
 from k3img.plan.model import (
     BuildInitrd,
     CopyCode,
@@ -98,8 +98,10 @@ def _initrd(profile: Profile, inputs: Inputs) -> BuildInitrd:
     return BuildInitrd(
         suite=profile.os.suite,
         mirror=profile.os.mirror,
-        packages=system.INITRD_PACKAGES,
-        remove=system.INITRD_REMOVE,
+        packages=initrd.PACKAGES,
+        remove=initrd.REMOVE,
+        programs=initrd.PROGRAMS,
+        rules=initrd.RULES,
         modules=(*kernel.INITRD_MODULES, *profile.os.initrd_modules),
         overlay="initrd",
         digest=inputs.overlays.get("initrd", ""),
@@ -120,7 +122,7 @@ def _system(profile: Profile) -> InstallSystem:
         mirror=profile.os.mirror,
         components=("main", "non-free-firmware") if not_free else ("main",),
         packages=packages,
-        remove=system.REMOVE,
+        remove=(*system.REMOVE, *system.UDEV_RULES),
         reason=f"os: Debian {profile.os.suite}, {profile.os.kernel} kernel",
     )
 
@@ -264,6 +266,9 @@ def _disk(profile: Profile) -> MakeDisk:
             # Both are consoles; the last one is /dev/console. A machine without that port has no harm of it.
             *("console=ttyS0,115200", "console=tty0"),
             *("systemd.firstboot=off", "panic=10", "systemd.crash_action=reboot", "audit=0", "quiet"),
+            # What containers use. Debian's list asks six more modules about every path, and has systemd
+            # load a BPF program at each start.
+            "lsm=landlock,lockdown,yama,apparmor",
             # Without it a rotten block ends in an emergency shell that nobody sits at.
             "systemd.verity_usr_options=restart-on-corruption",
         ),

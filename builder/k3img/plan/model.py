@@ -64,12 +64,17 @@ class TrimKernel:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildInitrd:
-    """Build the initrd from the same Debian suite; the kernel's modules are added to it by the UKI step."""
+    """Build the initrd from the same Debian suite; the kernel's modules are added to it by the UKI step.
+
+    Of its programs and udev rules only `programs` and `rules` stay, of its libraries what those need.
+    """
 
     suite: str
     mirror: str | None
     packages: tuple[str, ...]
     remove: tuple[str, ...]
+    programs: tuple[str, ...]
+    rules: tuple[str, ...]
     modules: tuple[str, ...]
     overlay: str
     digest: str

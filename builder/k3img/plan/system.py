@@ -17,12 +17,7 @@ KERNELS = {
     ("cloud", "arm64"): "linux-image-cloud-arm64",
 }
 
-INITRD_PACKAGES = (
-    *("systemd", "udev", "kmod", "mount", "util-linux"),
-    *("systemd-repart", "systemd-cryptsetup", "e2fsprogs", "dosfstools"),
-)
-
-_DOCUMENTS = """
+DOCUMENTS = """
 /usr/share/doc /usr/share/man /usr/share/info /usr/share/lintian /usr/share/bug /usr/share/locale
 /usr/share/bash-completion /usr/share/zsh /usr/share/fish /usr/share/initramfs-tools /usr/share/perl5
 /usr/share/pixmaps /usr/share/polkit-1 /usr/share/common-licenses /usr/share/i18n /usr/share/debconf
@@ -32,36 +27,50 @@ _DOCUMENTS = """
 /usr/lib/dracut /usr/lib/initramfs-tools /usr/lib/udev/hwdb.d /etc/udev/hwdb.d /usr/lib/udev/hwdb.bin
 /usr/lib/systemd/catalog /var/lib/systemd/catalog /usr/lib/pcrlock.d /usr/bin/localedef /usr/bin/cpio
 /usr/lib/valgrind /usr/lib/systemd/system-generators/systemd-ssh-generator
+/usr/bin/dpkg* /usr/sbin/dpkg* /usr/lib/dpkg /usr/share/dpkg /usr/bin/debconf* /usr/bin/deb-systemd-*
+/usr/bin/update-alternatives /usr/sbin/invoke-rc.d /usr/sbin/update-rc.d /usr/sbin/service /usr/bin/iconv
 """
 
 REMOVE = tuple(
     f"""
-    {_DOCUMENTS}
+    {DOCUMENTS}
     /usr/lib/modules/*/System.map /boot/System.map-*
     /usr/lib/python3.*/lib2to3 /usr/lib/python3.*/idlelib /usr/lib/python3.*/test
     /usr/lib/python3.*/ensurepip /usr/lib/python3.*/pydoc_data /usr/lib/python3.*/turtle*
-    /usr/lib/python3.*/tkinter /usr/lib/python3.*/_pyrepl
+    /usr/lib/python3.*/tkinter /usr/lib/python3.*/_pyrepl /usr/lib/python3.*/asyncio
+    /usr/lib/python3.*/unittest /usr/lib/python3.*/multiprocessing /usr/lib/python3.*/xmlrpc
+    /usr/lib/python3.*/wsgiref /usr/lib/python3.*/doctest.py /usr/lib/python3.*/pydoc.py
+    /usr/lib/python3.*/venv /usr/lib/python3.*/curses /usr/lib/python3.*/lib-dynload/_curses*
+    /usr/lib/python3.*/lib-dynload/_test* /usr/lib/python3.*/lib-dynload/_codecs_*
+    /usr/lib/python3.*/lib-dynload/_asyncio*
     /usr/share/zoneinfo/right /usr/share/zoneinfo/posix
+    /usr/bin/openssl /usr/lib/*/libmvec* /usr/bin/dir /usr/bin/vdir /usr/bin/mt-gnu
+    /usr/sbin/arpd /usr/lib/*/libdb-5.3.so /usr/sbin/tipc /usr/sbin/dcb /usr/sbin/vdpa /usr/bin/rdma
+    /usr/sbin/rtmon /usr/sbin/rtacct /usr/sbin/genl /usr/sbin/debugfs /usr/sbin/e2scrub* /usr/sbin/e4defrag
+    /usr/lib/systemd/system/e2scrub* /usr/lib/systemd/systemd-pcrlock /usr/lib/systemd/systemd-measure
+    /usr/lib/systemd/systemd-sbsign /usr/lib/systemd/systemd-storagetm /usr/bin/systemd-cryptenroll
+    /usr/lib/systemd/systemd-logind /usr/bin/loginctl
+    /usr/lib/systemd/system-generators/systemd-cryptsetup-generator
+    /usr/lib/systemd/system-generators/systemd-getty-generator
+    /usr/lib/systemd/system-generators/systemd-hibernate-resume-generator
+    /usr/lib/systemd/system-generators/systemd-integritysetup-generator
+    /usr/lib/systemd/system-generators/systemd-rc-local-generator
+    /usr/lib/systemd/system-generators/systemd-system-update-generator
+    /usr/lib/systemd/system-generators/systemd-sysv-generator
+    /usr/lib/systemd/system-generators/systemd-tpm2-generator
     """.split()
 )
 """Files that an appliance never reads. Globs."""
 
-INITRD_REMOVE = tuple(
-    f"""
-    {_DOCUMENTS} /usr/share/zoneinfo /usr/share/terminfo /usr/lib/locale /usr/lib/terminfo
-    /usr/bin/btrfs* /usr/sbin/btrfs* /usr/bin/dpkg* /usr/sbin/dpkg* /usr/lib/dpkg /usr/share/dpkg
-    /usr/bin/debconf* /usr/bin/iconv /usr/sbin/debugfs /usr/sbin/e4defrag /usr/bin/systemd-analyze
-    /usr/lib/systemd/systemd-networkd /usr/lib/systemd/systemd-networkd-wait-online /usr/bin/networkctl
-    /usr/lib/systemd/systemd-logind /usr/bin/loginctl
-    /usr/lib/systemd/system-generators/systemd-rc-local-generator
-    /usr/lib/systemd/system-generators/systemd-sysv-generator
-    /usr/lib/systemd/system-generators/systemd-system-update-generator
-    /usr/lib/systemd/system-generators/systemd-ssh-generator
-    /usr/lib/*/libdb-5.3.so /usr/lib/*/libsqlite3* /usr/lib/*/libmvec* /usr/lib/*/security
-    /usr/lib/*/libsepol* /usr/lib/*/libsemanage* /usr/lib/*/libncurses* /usr/lib/*/libform*
-    /usr/lib/*/libmenu* /usr/lib/*/libpanel* /usr/lib/*/libgmp* /usr/lib/*/libapt*
+UDEV_RULES = tuple(
+    f"/usr/lib/udev/rules.d/{name}.rules"
+    for name in """
+    60-autosuspend 60-evdev 60-fido-id 60-input-id 60-persistent-alsa 60-persistent-input 60-persistent-v4l
+    60-persistent-storage-mtd 60-persistent-storage-tape 60-sensor 64-btrfs 70-camera 70-joystick 70-memory
+    70-mouse 70-touchpad 70-uaccess 71-seat 73-seat-late 75-probe_mtd 78-sound-card 90-iocost 96-e2scrub
     """.split()
 )
+"""Rules for desks, sound and cameras: udev asks every rule about every device at each boot."""
 
 MASKED = (
     *("systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "ldconfig.service"),
@@ -69,6 +78,9 @@ MASKED = (
     *("systemd-boot-random-seed.service", "systemd-firstboot.service", "systemd-growfs-root.service"),
     *("modprobe@drm.service", "modprobe@configfs.service", "systemd-pcrmachine.service"),
     *("systemd-homed-firstboot.service", "apparmor.service", "systemd-boot-update.service"),
+    *("systemd-network-generator.service", "systemd-udev-load-credentials.service"),
+    *("systemd-ask-password-console.path", "systemd-ask-password-wall.path", "systemd-user-sessions.service"),
+    *("systemd-hibernate-clear.service", "systemd-initctl.socket"),
 )
 """Units that need what the image lacks, or would compute at each first boot what never changes.
 

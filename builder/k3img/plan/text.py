@@ -42,7 +42,7 @@ def _what(step: Step) -> str:  # noqa: C901 - one line a kind
         case UnpackRuntime():
             return f"unpack it to {step.into}"
         case BuildInitrd():
-            return f"build the initrd: {len(step.packages)} packages, {len(step.modules)} modules named"
+            return f"build the initrd: {len(step.programs)} programs, {len(step.modules)} modules named"
         case InstallSystem():
             return f"install {len(step.packages)} packages of {step.suite} and what they need"
         case TrimKernel():

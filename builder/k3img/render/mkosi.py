@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,27 @@ from k3img.profile.model import Compression
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# mkfs.erofs and zstd levels: (level, mkfs options). Measured by ci/bench; see docs/decisions.
-EROFS = {
-    Compression.FAST: (3, "-C32768 -Eztailpacking"),
-    Compression.SMALL: (12, "-C65536 -Eztailpacking"),
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How /usr is packed: erofs' algorithm and options, and the zstd level of the initrd's kernel modules.
+
+    `level` is of the algorithm, None for one without. Measured by ci/bench; see docs/decisions/0009.
+    """
+
+    algorithm: str
+    level: int | None
+    erofs_options: str
+    modules_level: int
+
+
+PACKING = {
+    Compression.FAST: Packing(
+        algorithm="lz4", level=None, erofs_options="-C65536 -Eztailpacking", modules_level=3
+    ),
+    Compression.SMALL: Packing(
+        algorithm="zstd", level=12, erofs_options="-C1048576 -Eztailpacking", modules_level=19
+    ),
 }
 
 # 128-bit namespace for disk, partition and file system ids: the same plan name and version give the same ids.
@@ -41,13 +59,13 @@ _templates = jinja2.Environment(
 def image_project(plan: Plan) -> Mapping[str, str]:
     """Files of the mkosi project that makes the image, by relative path."""
     system, disk = plan.one(InstallSystem), plan.one(MakeDisk)
-    level, options = EROFS[disk.compression]
+    packing = PACKING[disk.compression]
     partitions = {
-        f"mkosi.repart/{name}": text for name, text in _render_partitions("build", plan, level=level).items()
+        f"mkosi.repart/{name}": text for name, text in _render_partitions("build", plan, packing).items()
     }
     first_boot = {
         f"mkosi.extra/usr/lib/repart.d/{name}": text
-        for name, text in _render_partitions("device", plan, level=level).items()
+        for name, text in _render_partitions("device", plan, packing).items()
     }
     return {
         "mkosi.conf": _templates.get_template("image.conf.j2").render(
@@ -56,7 +74,7 @@ def image_project(plan: Plan) -> Mapping[str, str]:
             disk=disk,
             initrd=plan.one(BuildInitrd),
             seed=uuid.uuid5(NAMESPACE, f"{plan.name} {plan.version}"),
-            erofs_options=options,
+            packing=packing,
             initrd_modules=[_module_pattern(name) for name in plan.one(BuildInitrd).modules],
         ),
         "prepare.json": prepare_input(plan),
@@ -69,9 +87,10 @@ def image_project(plan: Plan) -> Mapping[str, str]:
 def initrd_project(plan: Plan) -> Mapping[str, str]:
     """Files of the mkosi project that makes the initrd, by relative path."""
     initrd = plan.one(BuildInitrd)
+    spec = {"remove": initrd.remove, "keep": {"programs": initrd.programs, "rules": initrd.rules}}
     return {
         "mkosi.conf": _templates.get_template("initrd.conf.j2").render(plan=plan, initrd=initrd),
-        "prepare.json": json.dumps({"remove": initrd.remove}, indent=1),
+        "prepare.json": json.dumps(spec, indent=1),
     }
 
 
@@ -117,7 +136,7 @@ def script(name: str) -> str:
     return (files("k3img.build") / "scripts" / f"{name}.py").read_text(encoding="utf-8")
 
 
-def _render_partitions(where: str, plan: Plan, *, level: int) -> Mapping[str, str]:
+def _render_partitions(where: str, plan: Plan, packing: Packing) -> Mapping[str, str]:
     """Partition definitions of `build` time (mkosi.repart) or of the `device` (/usr/lib/repart.d)."""
     disk = plan.one(MakeDisk)
     text = _templates.get_template(f"partitions-{where}.j2").render(
@@ -125,7 +144,7 @@ def _render_partitions(where: str, plan: Plan, *, level: int) -> Mapping[str, st
         seed=f"{disk.seed // MIB}M",
         slot=f"{disk.slot // MIB}M",
         verity=f"{disk.verity // MIB}M",
-        level=level,
+        packing=packing,
     )
     parts = [part for part in text.split("--- ") if part.strip()]
     return {part.split("\n", 1)[0].strip(): part.split("\n", 1)[1] for part in parts}

@@ -41,6 +41,7 @@ PACKAGES = (
         "kmod",
         "openssl",
         "python3",
+        "python3-pyelftools",
         "sed",
         "tar",
         "util-linux",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def machine(
         made = hardware or Hardware()
         overlay = disk or private / "disk.qcow2"
         try:
-            disks = _disks(image, toolbox, made, overlay, private)
+            disks = _disks(image, toolbox, made, Disk(path=overlay, durable=disk is not None), private)
         except ProgramError as error:
             raise MachineError("the machine's disks cannot be made", details=error.details) from error
         if images is not None:
@@ -92,8 +92,7 @@ def machine(
             disks=disks,
             network=made.network,
             credentials={**channel.credentials(), **(credentials or {})},
-            # The image's own console comes last on the screen; here the serial port is all there is.
-            kernel_extra=f"console={SERIAL[image.arch]} systemd.show_status=yes",
+            kernel_extra=_kernel_extra(image.arch, accel),
             watchdog=made.watchdog,
             rtc=made.rtc,
         )
@@ -106,14 +105,24 @@ def machine(
                     _keep(private, folder, label)
 
 
+def _kernel_extra(arch: Arch, accel: Accel) -> str:
+    """What is added to the image's kernel command line, from outside."""
+    # The image's own console comes last on the screen; here the serial port is all there is.
+    words = [f"console={SERIAL[arch]}", "systemd.show_status=yes"]
+    if accel is Accel.TCG:
+        # An emulated processor has no flaws to work around, and pays for it at each indirect jump.
+        words.append("mitigations=off")
+    return " ".join(words)
+
+
 def _disks(
-    image: ReleasedImage, toolbox: Toolbox, hardware: Hardware, overlay: Path, private: Path
+    image: ReleasedImage, toolbox: Toolbox, hardware: Hardware, first: Disk, private: Path
 ) -> tuple[Disk, ...]:
     program = toolbox.argv("qemu-img")
-    if not overlay.exists():
-        qemu_img.create_overlay(program, image.raw, overlay, size=DISK)
-        give_to_caller(overlay)
-    disks = [Disk(path=overlay, bus=hardware.bus)]
+    if not first.path.exists():
+        qemu_img.create_overlay(program, image.raw, first.path, size=DISK)
+        give_to_caller(first.path)
+    disks = [replace(first, bus=hardware.bus)]
     for number, bus in enumerate(hardware.spare):
         path = private / f"spare{number}.raw"
         qemu_img.create_raw(program, path, size=GIB)

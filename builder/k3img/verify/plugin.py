@@ -15,18 +15,21 @@ import pytest
 from k3img.errors import K3imgError
 from k3img.log import line
 from k3img.verify.fixtures import PLUGIN
+from k3img.verify.hardware import PAIRS
 from k3img.verify.report import Check, ConsoleLine, Outcome
 from k3img.verify.testinfra import ChannelBackend, host
 from k3img.vm.faults import MachineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
     from contextlib import AbstractContextManager, ExitStack
 
     from testinfra.host import Host
 
     from k3img.verify.boot import Hardware
     from k3img.verify.life import Life
+
+    MakeLife = Callable[[Hardware | None, Mapping[str, bytes] | None], AbstractContextManager[Life]]
 
 KEPT_CHARACTERS = 12_000
 """Of one check's evidence; the end is kept, where the reason is."""
@@ -37,11 +40,11 @@ MARKS = {Outcome.PASSED: "✓", Outcome.FAILED: "✗", Outcome.ERROR: "✗", Out
 
 
 class VerifyPlugin:
-    """One run of pytest over one scenario. `make_life` opens a machine for given hardware."""
+    """One run of pytest over one scenario. `make_life` opens a machine for given hardware and seed."""
 
     def __init__(
         self,
-        make_life: Callable[[Hardware | None], AbstractContextManager[Life]],
+        make_life: MakeLife,
         *,
         pairs: tuple[str, ...] = (),
     ) -> None:
@@ -58,9 +61,18 @@ class VerifyPlugin:
 
     # Opening machines
 
-    def open_life(self, stack: ExitStack, hardware: Hardware | None = None) -> Life:
-        """A new machine, off; `stack` ends it and saves its console."""
-        made = stack.enter_context(self._make_life(hardware))
+    def open_life(
+        self,
+        stack: ExitStack,
+        hardware: Hardware | None = None,
+        *,
+        credentials: Mapping[str, bytes] | None = None,
+    ) -> Life:
+        """A new machine, off; `stack` ends it and saves its console.
+
+        `credentials` (a seed) take the place of those that all machines of the run get.
+        """
+        made = stack.enter_context(self._make_life(hardware, credentials))
         self.lives.append(made)
         stack.callback(self._save_console, made)
         return made
@@ -89,6 +101,7 @@ class VerifyPlugin:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Say what matters ourselves, line by line; pytest's own reporter is there by now, and goes."""
         config.stash[PLUGIN] = self
+        config.addinivalue_line("markers", "spare: asks for disks beside the one that the machine boots from")
         if reporter := config.pluginmanager.get_plugin("terminalreporter"):
             config.pluginmanager.unregister(reporter)
 
@@ -96,6 +109,10 @@ class VerifyPlugin:
         """The hardware scenario asks for each chosen pair of disk controller and network card."""
         if "pair" in metafunc.fixturenames:
             metafunc.parametrize("pair", self.pairs, scope="module")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Do not ask a machine without spare disks for them."""
+        items[:] = [item for item in items if not item.get_closest_marker("spare") or _has_spare(item)]
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file of checks that cannot be read is an error of ours, not of the image."""
@@ -176,6 +193,10 @@ def _machine_of(item: pytest.Item) -> str:
     """Which machine a check asks: the one of its pair of hardware, or the shared one."""
     call = getattr(item, "callspec", None)
     return str(call.params.get("pair", "")) if call is not None else ""
+
+
+def _has_spare(item: pytest.Item) -> bool:
+    return bool(PAIRS[_machine_of(item)].spare)
 
 
 def _name(item: pytest.Item) -> str:

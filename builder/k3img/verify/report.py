@@ -24,6 +24,10 @@ STANDIN_NOTE = (
     "line. Not covered: flannel, coredns, traefik, servicelb, metrics-server, local-path, helm controller."
 )
 
+EMULATED_NOTE = (
+    "Emulated: mitigations=off was added to the kernel's command line, from outside; the image is unchanged."
+)
+
 # XML 1.0 has no way at all to write most control characters.
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

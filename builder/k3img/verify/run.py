@@ -15,7 +15,8 @@ from k3img.errors import MissingToolError, VerifyError
 from k3img.log import line, step
 from k3img.verify import boot, released
 from k3img.verify.life import Life
-from k3img.verify.report import STANDIN_NOTE, Check, Outcome, Report
+from k3img.verify.report import EMULATED_NOTE, STANDIN_NOTE, Check, Outcome, Report
+from k3img.vm.spec import Accel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from k3img.verify.boot import Hardware
     from k3img.verify.plugin import VerifyPlugin
     from k3img.verify.released import ReleasedImage
-    from k3img.vm.spec import Accel
 
-STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE = "standard", "first-boot", "link-down", "hardware"
+STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE, SSH = "standard", "first-boot", "link-down", "hardware", "ssh"
 SCENARIOS = {
     STANDARD: ("standard",),
     FIRST_BOOT: ("standard/test_1_first_boot.py", "standard/test_3_cluster.py"),
     LINK_DOWN: ("link_down",),
     HARDWARE: ("hardware",),
+    SSH: ("ssh",),
 }
 """What of tests/image each runs. `standard` is one machine's life, `first-boot` the part up to a pod."""
 
@@ -84,7 +85,11 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
         checks=tuple(checks),
         timeline=tuple(one for life in lives for one in life.boots),
         numbers={name: value for life in lives for name, value in life.numbers.items()},
-        notes=(*((STANDIN_NOTE,) if image.standin else ()), *options.notes),
+        notes=(
+            *((STANDIN_NOTE,) if image.standin else ()),
+            *((EMULATED_NOTE,) if accel is Accel.TCG else ()),
+            *options.notes,
+        ),
         console=tuple(entry for plugin in plugins for entry in plugin.console),
     )
 
@@ -109,7 +114,10 @@ def _scenario(
     count = itertools.count(1)
 
     @contextmanager
-    def make_life(hardware: Hardware | None) -> Iterator[Life]:
+    def make_life(
+        hardware: Hardware | None, credentials: Mapping[str, bytes] | None = None
+    ) -> Iterator[Life]:
+        given = credentials or options.credentials
         label = f"{name}-{next(count)}"
         with boot.machine(
             image,
@@ -118,7 +126,7 @@ def _scenario(
             accel=accel,
             hardware=hardware,
             images=options.test_images,
-            credentials=options.credentials,
+            credentials=given,
             folder=options.keep,
             label=label,
         ) as machine:
@@ -126,7 +134,7 @@ def _scenario(
                 machine=machine,
                 image=image,
                 has_test_images=options.test_images is not None,
-                seeded=bool(options.credentials),
+                seeded=bool(given),
             )
 
     plugin = VerifyPlugin(make_life, pairs=options.pairs)

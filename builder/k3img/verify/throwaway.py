@@ -39,8 +39,13 @@ class Throwaway:
     notes: tuple[str, ...]
 
 
-def seed(cluster: Cluster, *, registries: Mapping[str, object]) -> Throwaway | None:
-    """The seed of the cluster's initializer, for a machine on its own; None for a profile without nodes."""
+def seed(
+    cluster: Cluster, *, registries: Mapping[str, object], ssh_keys: tuple[str, ...] = ()
+) -> Throwaway | None:
+    """The seed of the cluster's initializer, for a machine on its own; None for a profile without nodes.
+
+    `ssh_keys` are public keys that get in, where the image has an ssh server.
+    """
     initializer = _initializer(cluster.nodes)
     if initializer is None:
         return None
@@ -61,6 +66,7 @@ def seed(cluster: Cluster, *, registries: Mapping[str, object]) -> Throwaway | N
         ca_hash=hashlib.sha256(files[f"{TLS}/server-ca.crt"]).hexdigest(),
         servers=(initializer.name,),
         registries=dict(registries),
+        ssh_keys=ssh_keys,
     )
     content = {NODE_FILE: dump(config).encode()} | {f"{SECRETS}/{name}": body for name, body in files.items()}
     return Throwaway(credentials={CREDENTIAL: _tar(content)}, notes=tuple(notes))

@@ -183,9 +183,9 @@ class Machine(Verbs):
     def crash(self) -> None:
         """Cut the power: QEMU is killed.
 
-        What the guest had flushed is on the host's disk. What it had only written may be lost: into
-        clusters that were already allocated it survives in the host's page cache, into new ones it
-        does not, because qcow2's tables live in QEMU's memory until a flush. So this proves flushes, in
+        What the guest had flushed is in the host's page cache, or on its disk. What it had only written
+        may be lost: into clusters that were already allocated it survives, into new ones it does not,
+        because qcow2's tables live in QEMU's memory until a flush. So this proves flushes, in
         the order in which they were made, but not reordering or torn sectors inside a real card's cache.
         """
         if self._qemu is not None:

@@ -61,13 +61,18 @@ class Nic(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Disk:
-    """One disk. `format` is QEMU's (`raw`, `qcow2`); the guest finds it by `serial` in /dev/disk/by-id."""
+    """One disk. `format` is QEMU's (`raw`, `qcow2`); the guest finds it by `serial` in /dev/disk/by-id.
+
+    What the guest flushes reaches the host's kernel in any case, so it outlives QEMU; `durable` disks also
+    wait for the host's own disk, as it would have to be if the host itself lost power.
+    """
 
     path: Path
     bus: Bus = Bus.VIRTIO_BLK
     format: str = "qcow2"
     serial: str = "k3img"
     read_only: bool = False
+    durable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +258,8 @@ def _disk(disk: Disk, index: int) -> tuple[str, ...]:
 
 def _medium(disk: Disk, node: str) -> tuple[str, ...]:
     mode = "read-only=on" if disk.read_only else "discard=unmap"
+    if not disk.durable:
+        mode += ",file.cache.no-flush=on"
     return (
         "-blockdev", f"driver={disk.format},node-name={node},{mode},"
                      f"file.driver=file,file.filename={_escaped(disk.path)}",

@@ -58,10 +58,9 @@ def test_disk(host: Any, parts: Pair, evidence: Callable[[object], None]) -> Non
     assert set(found) & set(DISK_DRIVERS[parts.bus])
 
 
+@pytest.mark.spare
 def test_spare_disks(host: Any, parts: Pair, evidence: Callable[[object], None]) -> None:
     """Every further disk is there, behind the controller it was put on."""
-    if not parts.spare:
-        pytest.skip("this machine has one disk")
     found = {
         disk: drivers(host, disk) for disk in host.check_output("lsblk -dno NAME -I 8,179,253,259").split()
     }

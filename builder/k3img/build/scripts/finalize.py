@@ -45,7 +45,7 @@ def main() -> int:
     mask(spec["mask"])
     make_factory_etc()
     name_release(spec["os-release"])
-    compile_python()
+    compile_code()
     make_seed(spec["seed"])
     hide_kernel()
     report()
@@ -121,21 +121,18 @@ def name_release(fields: dict[str, str]) -> None:
     path.write_text("\n".join([*kept, *(f'{key}="{value}"' for key, value in fields.items())]) + "\n")
 
 
-def compile_python() -> None:
-    """Byte-compile all Python: /usr is read-only, and compiling at each boot is slow under emulation.
+def compile_code() -> None:
+    """Byte-compile what runs on the node: /usr is read-only, and compiling at each boot is slow.
 
     Checked by nobody at run time: /usr cannot change under it.
     """
-    for folder in (USR / "lib/k3img", *USR.glob("lib/python3*")):
-        if folder.is_dir():
-            compileall.compile_dir(
-                folder,
-                quiet=1,
-                workers=0,
-                stripdir=str(ROOT),
-                prependdir="/",
-                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-            )
+    compileall.compile_dir(
+        USR / "lib/k3img",
+        quiet=1,
+        stripdir=str(ROOT),
+        prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
 
 
 def make_seed(spec: dict[str, object]) -> None:

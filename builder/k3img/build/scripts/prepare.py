@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shrinks a freshly installed tree, once, before mkosi caches it: files, kernel modules, firmware.
+"""Shrinks a freshly installed tree, once, before mkosi caches it: files, programs, kernel modules, firmware.
 
 Modules are unpacked: at run time a CPU would unpack .xz at each load, while erofs packs them as well.
 Fails with one message that names everything that k3s needs and this kernel does not have.
@@ -7,10 +7,12 @@ Fails with one message that names everything that k3s needs and this kernel does
 
 from __future__ import annotations
 
+import compileall
 import fnmatch
 import json
 import lzma
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,12 @@ def main() -> int:
     """Trim $BUILDROOT as $SRCDIR/prepare.json says."""
     spec = json.loads((Path(os.environ["SRCDIR"]) / "prepare.json").read_text())
     remove(spec["remove"])
+    if keep := spec.get("keep"):
+        trim_programs(set(keep["programs"]))
+        trim_rules(set(keep["rules"]))
+        trim_libraries()
+        trim_units()
+    compile_python()
     if kernel := spec.get("kernel"):
         folders = sorted((ROOT / "usr/lib/modules").iterdir())
         if len(folders) != 1:
@@ -45,6 +53,131 @@ def remove(patterns: list[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def compile_python() -> None:
+    """Byte-compile Python's own library in the place of its sources, which are half of its size.
+
+    /usr is read-only, and compiling at each boot is slow. Only for the Python that runs this: bytecode is of
+    one version.
+    """
+    own = "python{}.{}".format(*sys.version_info)
+    folders = [ROOT / "usr/lib" / name for name in (own, "python3")]
+    if not folders[0].is_dir():
+        return
+    for folder in folders:
+        for stale in list(folder.rglob("__pycache__")):
+            shutil.rmtree(stale)
+        compileall.compile_dir(
+            folder,
+            quiet=1,
+            workers=0,
+            legacy=True,
+            stripdir=str(ROOT),
+            prependdir="/",
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
+        for source in folder.rglob("*.py"):
+            if source.with_suffix(".pyc").exists():
+                source.unlink()
+
+
+def trim_programs(wanted: set[str]) -> None:
+    """Of all programs keep those with a wanted name, and what their links lead to."""
+    places = ("bin", "sbin", "lib/systemd", "lib/systemd/system-generators", "lib/udev")
+    programs = [
+        path
+        for place in places
+        for path in (ROOT / "usr" / place).glob("*")
+        if path.is_symlink() or (path.is_file() and path.stat().st_mode & 0o111)
+    ]
+    keep = {path for path in programs if path.name in wanted}
+    keep |= {path.resolve() for path in keep}
+    for path in programs:
+        if path not in keep and path.suffix != ".so":
+            path.unlink()
+
+
+def trim_rules(wanted: set[str]) -> None:
+    """Of udev's rules keep the wanted files."""
+    for path in (ROOT / "usr/lib/udev/rules.d").glob("*.rules"):
+        if path.name not in wanted:
+            path.unlink()
+
+
+def trim_libraries() -> None:
+    """Delete the shared libraries that nothing needs which is left."""
+    libraries = [path for path in (ROOT / "usr/lib").glob("*-linux-gnu*/*.so*") if not path.is_dir()]
+    known = set(libraries)
+    todo = [path for path in (ROOT / "usr").rglob("*") if path.is_file() and path not in known]
+    # These two are loaded by name: the loader by the kernel, libgcc by glibc when a thread is cancelled.
+    todo += [path for path in libraries if path.name.startswith(("ld-linux", "libgcc_s"))]
+    keep: set[Path] = set()
+    while todo:
+        path = todo.pop()
+        if path in keep:
+            continue
+        keep.add(path)
+        if path.is_symlink():
+            todo.append(path.resolve())
+        wanted = needed_libraries(path)
+        todo += [library for library in libraries if library.name in wanted]
+    for path in libraries:
+        if path not in keep:
+            path.unlink()
+
+
+def needed_libraries(path: Path) -> set[str]:
+    """What an ELF file is linked with, and what it says that it loads at run time.
+
+    The latter by the notes of https://systemd.io/ELF_DLOPEN_METADATA. Empty for other files.
+    """
+    # Debian's own reader of ELF files, of the tools tree in which this runs.
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415
+    from elftools.elf.dynamic import DynamicSection  # noqa: PLC0415
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+    from elftools.elf.sections import NoteSection  # noqa: PLC0415
+
+    names: set[str] = set()
+    with path.open("rb") as file:
+        if file.read(4) != b"\x7fELF":
+            return names
+        try:
+            elf = ELFFile(file)
+            dynamic, notes = map(elf.get_section_by_name, (".dynamic", ".note.dlopen"))
+            if isinstance(dynamic, DynamicSection):
+                names |= {str(getattr(tag, "needed", "")) for tag in dynamic.iter_tags("DT_NEEDED")}
+            if isinstance(notes, NoteSection):
+                for note in notes.iter_notes():
+                    text = note["n_descdata"].rstrip(b"\0").decode()
+                    names |= {name for entry in json.loads(text) for name in entry["soname"]}
+        except ELFError as error:
+            sys.exit(f"k3img: {path}: {error}")
+    return names
+
+
+def trim_units() -> None:
+    """Delete units whose program has gone, and links to units that have."""
+    units = ROOT / "usr/lib/systemd/system"
+    for path in units.glob("*.service"):
+        if not path.is_symlink() and not has_program(path):
+            path.unlink()
+    for path in [path for path in units.rglob("*") if path.is_symlink()]:
+        target = path.readlink()
+        if target.is_absolute():
+            target = ROOT / target.relative_to("/")
+        if target != ROOT / "dev/null" and not (path.parent / target).exists():
+            path.unlink()
+
+
+def has_program(unit: Path) -> bool:
+    """Whether the first program that a unit starts is there; systemd looks names without a path up."""
+    for line in lines(unit):
+        if line.startswith("ExecStart=") and (words := line.partition("=")[2].lstrip("@-+!:|").split()):
+            return any(
+                (ROOT / place / words[0].lstrip("/")).exists() for place in ("", "usr/bin", "usr/sbin")
+            )
+    return True
 
 
 def trim_kernel(folder: Path, spec: dict[str, Any]) -> list[str]:
