@@ -140,10 +140,10 @@ def _scenario(
     plugin = VerifyPlugin(make_life, pairs=options.pairs)
     with step(f"Scenario {name} ({accel})"):
         status = _pytest(pytest.main, plugin, folder, paths)
-    if plugin.ended is not None:
-        raise plugin.ended
-    if status == pytest.ExitCode.INTERRUPTED:
-        raise KeyboardInterrupt
+        if plugin.ended is not None:
+            raise plugin.ended
+        if status == pytest.ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt
     if plugin.harness_error or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise VerifyError(f"the checks in {folder} cannot be run", details=plugin.harness_error)
     return plugin
