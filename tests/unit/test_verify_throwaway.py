@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from k3img.device import seed as device_seed
@@ -11,6 +13,9 @@ from k3img.node.load import load
 from k3img.node.model import DatastoreKind, Network, Node, Role
 from k3img.profile.model import Cluster, Datastore
 from k3img.verify import throwaway
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NODES = (
     Node(name="agent-1", role=Role.AGENT),
@@ -50,6 +55,20 @@ def test_node_accepts_it(kind: DatastoreKind, tmp_path_factory: pytest.TempPathF
     external = kind is DatastoreKind.EXTERNAL
     assert config.datastore is (DatastoreKind.SQLITE if external else kind)
     assert ("the external datastore was replaced by sqlite" in made.notes) is external
+
+
+def test_the_only_server_makes_the_datastore_also_when_nobody_says_so(tmp_path: Path) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAID/rteo9clEB1UC3ZC3PMqOlLBFcMQEBKe8d65MQh2Px"
+    made = throwaway.seed(Cluster(name="x", nodes=(Node(name="only"),)), registries={}, ssh_keys=(key,))
+    assert made is not None
+    for name, content in made.credentials.items():
+        (tmp_path / name).write_bytes(content)
+    seed = device_seed.from_credential(str(tmp_path))
+    assert seed is not None
+    decision = decide(Facts(seed=seed))
+    assert (decision.go, decision.problems) == (Go.RUN, ())
+    assert decision.config is not None
+    assert decision.config.ssh_keys == (key,)
 
 
 def test_secrets_are_new_each_time() -> None:

@@ -58,7 +58,7 @@ def seed(
         notes.append("the node's own network settings were replaced by DHCP")
     files = _secrets(etcd=kind is DatastoreKind.ETCD)
     config = NodeConfig(
-        node=replace(initializer, network=Network(), serial=None),
+        node=replace(initializer, initializer=True, network=Network(), serial=None),
         cluster=cluster.name,
         datastore=kind,
         bootstrap=True,
