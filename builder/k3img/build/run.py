@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -229,11 +230,12 @@ def publish(
     """Compress, hash, and move everything to `request.out` by rename."""
     disk = plan.one(MakeDisk)
     files = {raw.name: raw, f"{raw.stem}.efi": work.output / f"{raw.stem}.efi"}
+    hashes: dict[str, str] = {}
     if Format.RAW_ZST in plan.one(Publish).formats:
         with phases.phase(f"Compressing {raw.name}"):
-            files[f"{raw.name}.zst"] = compress(raw, disk.compression)
+            files[f"{raw.name}.zst"], hashes[raw.name] = compress(raw, disk.compression)
     with phases.phase("Hashing"):
-        hashes = {name: file_digest(path) for name, path in files.items()}
+        hashes |= {name: file_digest(path) for name, path in files.items() if name not in hashes}
     described |= {
         "image": {"raw": raw.name, "size": raw.stat().st_size, "sha256": hashes[raw.name]},
         "uki": f"{raw.stem}.efi",
@@ -258,8 +260,9 @@ def publish(
     return Image(folder=request.out, manifest=described, fresh=True)
 
 
-def compress(raw: Path, wanted: Compression) -> Path:
-    """NAME.raw.zst beside NAME.raw, with its size and a checksum in the frame."""
+def compress(raw: Path, wanted: Compression) -> tuple[Path, str]:
+    """NAME.raw.zst beside NAME.raw, with its size and a checksum in the frame; and the sha256 of NAME.raw."""
+    digest = hashlib.sha256()
     packed = raw.with_name(f"{raw.name}.zst")
     size = raw.stat().st_size
     parameters = zstandard.ZstdCompressionParameters.from_level(
@@ -276,6 +279,7 @@ def compress(raw: Path, wanted: Compression) -> Path:
         zstandard.ZstdCompressor(compression_params=parameters).stream_writer(sink, size=size) as writer,
     ):
         while block := source.read(1 << 22):
+            digest.update(block)
             writer.write(block)
             advance(len(block))
-    return packed
+    return packed, digest.hexdigest()
