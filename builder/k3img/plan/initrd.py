@@ -5,7 +5,7 @@ An allow-list: the kernel unpacks all of it into memory at each boot, and every 
 
 from __future__ import annotations
 
-from k3img.plan.system import DOCUMENTS
+from k3img.plan.system import NEVER_READ
 
 PACKAGES = (
     *("systemd", "udev", "kmod", "mount", "util-linux"),
@@ -34,7 +34,7 @@ RULES = tuple(f"{name}.rules" for name in _RULES.split())
 
 REMOVE = tuple(
     f"""
-    {DOCUMENTS} /usr/share/zoneinfo /usr/share/terminfo /usr/lib/locale /usr/lib/terminfo
+    {NEVER_READ} /usr/share/zoneinfo /usr/share/terminfo /usr/lib/locale /usr/lib/terminfo
     /usr/lib/*/security /usr/lib/*/ossl-modules /usr/lib/*/engines-3
     /usr/lib/systemd/user /usr/lib/systemd/user-* /usr/lib/systemd/*-preset
     /usr/lib/systemd/system/dev-hugepages.mount /usr/lib/systemd/system/dev-mqueue.mount

@@ -266,8 +266,8 @@ def _disk(profile: Profile) -> MakeDisk:
             # Both are consoles; the last one is /dev/console. A machine without that port has no harm of it.
             *("console=ttyS0,115200", "console=tty0"),
             *("systemd.firstboot=off", "panic=10", "systemd.crash_action=reboot", "audit=0", "quiet"),
-            # What containers use. Debian's list asks six more modules about every path, and has systemd
-            # load a BPF program at each start.
+            # What containers use. Debian's list also has tomoyo and ipe, which are asked about every path,
+            # and bpf, for which systemd loads a program at each start.
             "lsm=landlock,lockdown,yama,apparmor",
             # Without it a rotten block ends in an emergency shell that nobody sits at.
             "systemd.verity_usr_options=restart-on-corruption",

@@ -17,7 +17,7 @@ KERNELS = {
     ("cloud", "arm64"): "linux-image-cloud-arm64",
 }
 
-DOCUMENTS = """
+NEVER_READ = """
 /usr/share/doc /usr/share/man /usr/share/info /usr/share/lintian /usr/share/bug /usr/share/locale
 /usr/share/bash-completion /usr/share/zsh /usr/share/fish /usr/share/initramfs-tools /usr/share/perl5
 /usr/share/pixmaps /usr/share/polkit-1 /usr/share/common-licenses /usr/share/i18n /usr/share/debconf
@@ -33,7 +33,7 @@ DOCUMENTS = """
 
 REMOVE = tuple(
     f"""
-    {DOCUMENTS}
+    {NEVER_READ}
     /usr/lib/modules/*/System.map /boot/System.map-*
     /usr/lib/python3.*/lib2to3 /usr/lib/python3.*/idlelib /usr/lib/python3.*/test
     /usr/lib/python3.*/ensurepip /usr/lib/python3.*/pydoc_data /usr/lib/python3.*/turtle*

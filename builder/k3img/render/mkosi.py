@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Packing:
     """How /usr is packed: erofs' algorithm and options, and the zstd level of the initrd's kernel modules.
 
-    `level` is of the algorithm, None for one without. Measured by ci/bench; see docs/decisions/0009.
+    `level` is of the algorithm, None for one without. What was measured: docs/decisions/0009.
     """
 
     algorithm: str

@@ -114,9 +114,7 @@ def _scenario(
     count = itertools.count(1)
 
     @contextmanager
-    def make_life(
-        hardware: Hardware | None, credentials: Mapping[str, bytes] | None = None
-    ) -> Iterator[Life]:
+    def make_life(hardware: Hardware | None, credentials: Mapping[str, bytes] | None) -> Iterator[Life]:
         given = credentials or options.credentials
         label = f"{name}-{next(count)}"
         with boot.machine(
