@@ -58,13 +58,6 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     assert refused(tmp_path / "loop.yaml") == "x.yaml: cannot be read: Too many levels of symbolic links."
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_without_permission(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.touch(mode=0o000)
-    assert refused(file) == "x.yaml: cannot be read: Permission denied."
-
-
 def test_a_read_error_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.yaml"
     file.touch()

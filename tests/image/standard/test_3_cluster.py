@@ -35,6 +35,13 @@ def test_runtime(ready: Life, host: Any) -> None:
     assert host.check_output("readlink /proc/%s/exe", pid).startswith("/usr/lib/k3s/")
 
 
+def test_pulls_are_flushed(host: Any, ready: Life) -> None:
+    """containerd flushes an image before it calls it whole (docs/decisions/0007-unflushed-layers.md)."""
+    config = "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"
+    said = host.check_output("/usr/lib/k3s/bin/containerd --config %s config dump", config)
+    assert "image_pull_with_sync_fs = true" in said
+
+
 def test_readyz(ready: Life, evidence: Callable[[object], None]) -> None:
     """/readyz says ok in every point, asked from outside."""
     answer = ready.api.request("GET", "/readyz?verbose")
