@@ -266,7 +266,9 @@ def measure_boots(ctx: Context, repeat: int) -> list[Row]:
 
 def boot_rows(reports: Sequence[dict[str, Any]]) -> list[Row]:
     """Rows of several reports of the same image: the median of each moment of each boot."""
-    goals = {("first boot", "node Ready"): 90.0, ("after a reboot", "node Ready"): 60.0}
+    # The second time that the power comes on. A reboot is slower under emulation, for nothing that the
+    # image does: the kernel alone takes 9 s then, 4 s in a QEMU that was started anew.
+    goals = {("first boot", "node Ready"): 90.0, ("after the power cut", "node Ready"): 60.0}
     taken: dict[tuple[str, str], list[float]] = {}
     memory: list[float] = []
     for report in reports:

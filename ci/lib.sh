@@ -31,25 +31,26 @@ test_images=
 # choose_runtime auto|k3s|standin FILE: sets runtime_args for `k3img build` and runtime_name for people.
 # A stand-in takes the place of a k3s that cannot be had, never of one that was had and failed.
 choose_runtime() {
-    local wanted=$1 file=$2 mirror version
-    mirror=$(ci/runtime amd64 | tail -n 1)
-    test_images=$mirror/test-images-amd64.tar
+    local wanted=$1 file=$2 mirror version log
+    test_images=$(ci/runtime images amd64 | tail -n 1) || return
+    log=$(dirname "$test_images")/.fetch.log
     if [ -n "$file" ]; then
         runtime_args=(--k3s "$file")
         runtime_name="the k3s file $file"
         return
     fi
     if [ "$wanted" != standin ]; then
-        if k3img fetch --profile x86 --locked >/dev/null 2>"$mirror/.fetch.log"; then
+        if k3img fetch --profile x86 --locked >/dev/null 2>"$log"; then
             runtime_args=(--locked)
             runtime_name="k3s, as locked in profiles/x86.lock.yaml"
             return
         elif [ "$wanted" = k3s ]; then
-            cat "$mirror/.fetch.log" >&2
+            cat "$log" >&2
             exit 4
         fi
-        printf 'k3s cannot be had here, so the stand-in is used: %s\n' "$(head -n 1 "$mirror/.fetch.log")" >&2
+        printf 'k3s cannot be had here, so the stand-in is used: %s\n' "$(head -n 1 "$log")" >&2
     fi
+    mirror=$(ci/runtime amd64 | tail -n 1) || return
     version=$(basename "$(find "$mirror" -maxdepth 1 -name 'v*' -type d)")
     runtime_args=(--k3s-mirror "$mirror" --set "k3s.version=$version")
     runtime_name="the stand-in $version, which is not k3s (real Kubernetes, containerd and kine; no flannel, coredns, traefik)"

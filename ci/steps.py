@@ -101,6 +101,16 @@ def do(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None
     return "".join(seen)
 
 
+def need(program: str, package: str) -> None:
+    """Install Debian's package unless its program is there. Raises `PartError` when not root."""
+    if shutil.which(program):
+        return
+    expect(os.geteuid() == 0, f"{program} is missing; as root: apt-get install {package}")
+    do("apt-get", "update", "--quiet")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+    do("apt-get", "install", "--yes", "--quiet", "--no-install-recommends", package, env=quiet)
+
+
 def empty(folder: Path) -> None:
     """An empty folder in its place. What caches hold may be read-only or another's, so rm does it."""
     subprocess.run(["rm", "-rf", "--one-file-system", folder], check=True)

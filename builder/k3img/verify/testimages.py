@@ -21,6 +21,6 @@ def find(tree: Tree, arch: Arch) -> Path:
     if not found:
         raise UsageError(
             f"there is no {name} in {tree.cache}/runtime: the test pod has no image to run",
-            hint="ci/runtime makes it; or name one with --test-images FILE.",
+            hint="`ci/runtime images` makes it; or name one with --test-images FILE.",
         )
     return max(found, key=lambda path: path.stat().st_mtime)

@@ -1,0 +1,114 @@
+"""A part of ci/full: somebody has the compressed image and nothing else (README, "From the raw image alone").
+
+The medium was used before: it is full of random bytes. The machine is the least that README asks for, and
+starts from a plain QEMU command line; nothing of k3img touches it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from ci.steps import Context, PartError, do, empty, expect, need, say
+
+from k3img.errors import K3imgError
+from k3img.image import gpt
+from k3img.tools import toolbox
+from k3img.tree import Tree
+from k3img.verify.api import Api, condition
+from k3img.vm.qemu import Qemu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEMORY = "2048M"
+MEDIUM = 8_000_000_000
+USED = 2 << 30
+"""Bytes of the medium that somebody wrote before; the image's partitions end below that."""
+
+MINUTES = 15
+
+
+def run(ctx: Context) -> None:
+    """Write the medium, power on, wait for the node, take the power away, read the medium elsewhere."""
+    empty(ctx.work)
+    medium = ctx.work / "medium"
+    write(next(ctx.image.glob("*.raw.zst")), medium)
+    port = free_port()
+    qemu = power_on(ctx, medium, port)
+    try:
+        wait_until_ready(qemu, ctx.work / "console.log")
+        kubeconfig = read(ctx, medium, "kubeconfig.yaml")
+        (node,) = Api(kubeconfig, port).get("/api/v1/nodes")["items"]
+        say(f"node {node['metadata']['name']}: Ready {condition(node, 'Ready')}")
+        expect(condition(node, "Ready") == "True", "the node is not Ready")
+    except K3imgError as error:
+        raise PartError(str(error)) from error
+    finally:
+        qemu.kill()
+    status = read(ctx, medium, "status.txt")
+    expect("Ready since" in status and "not seeded" in status, f"status.txt says:\n{status}")
+    expect(f"server: https://{address(status)}:6443" in kubeconfig, "the kubeconfig names another address")
+
+
+def write(image: Path, medium: Path) -> None:
+    """What README says, onto a medium that is not empty."""
+    need("zstdcat", "zstd")
+    with medium.open("wb") as file:
+        file.truncate(MEDIUM)
+    do("dd", "if=/dev/urandom", f"of={medium}", "bs=4M", f"count={USED >> 22}", "conv=notrunc", "status=none")
+    packed, target = shlex.quote(str(image)), shlex.quote(str(medium))
+    script = f"zstdcat {packed} | dd of={target} bs=4M conv=notrunc status=none"
+    do("bash", "-euo", "pipefail", "-c", script)
+
+
+def power_on(ctx: Context, medium: Path, port: int) -> Qemu:
+    """Two processors, the least memory, UEFI, a disk, a network card; the serial port is what one sees."""
+    box = toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
+    firmware = box.firmware("amd64")
+    variables = ctx.work / "vars.fd"
+    variables.write_bytes(firmware.vars.read_bytes())
+    argv = (
+        *box.argv("qemu-system-x86_64"),
+        *(word for folder in box.qemu_data() for word in ("-L", str(folder))),
+        "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY, "-display", "none",
+        "-drive", f"if=pflash,format=raw,readonly=on,file={firmware.code}",
+        "-drive", f"if=pflash,format=raw,file={variables}",
+        "-drive", f"if=virtio,format=raw,file={medium}",
+        "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{port}-:6443",
+        "-serial", f"file:{ctx.work}/console.log",
+    )  # fmt: skip
+    return Qemu(argv, log=ctx.work / "qemu.log", cwd=ctx.work)
+
+
+def wait_until_ready(qemu: Qemu, console: Path) -> None:
+    """Until the status on the console says so."""
+    deadline = time.monotonic() + MINUTES * 60
+    text = ""
+    while "Ready since" not in text:
+        expect(time.monotonic() < deadline, f"not Ready within {MINUTES} minutes:\n{text[-4000:]}")
+        qemu.check()
+        time.sleep(2)
+        text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
+    say(text[text.rindex("Ready since") - 400 :])
+
+
+def read(ctx: Context, medium: Path, name: str) -> str:
+    """A file of the medium's K3IMG partition, as any laptop shows it."""
+    box = toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
+    seed = next(part for part in gpt.read(medium) if part.label == "K3IMG")
+    return do(*box.argv("mcopy"), "-n", "-i", f"{medium}@@{seed.start}", f"::{name}", "-")
+
+
+def address(status: str) -> str:
+    """The node's address in status.txt."""
+    return next(line.split()[1] for line in status.splitlines() if line.startswith("address"))
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
