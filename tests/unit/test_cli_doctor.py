@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
 from k3img.cli import doctor as command
-from k3img.tools import host, kvm, toolbox
+from k3img.tools import binfmt, host, kvm, toolbox
 from k3img.tools.finding import Finding, State
 from k3img.tools.kvm import Kvm
 from k3img.tools.toolbox import Survey
@@ -33,6 +34,7 @@ GONE = Finding(
     how="apt-get install uidmap",
     package="uidmap",
 )
+NATIVE = Finding(name="aarch64 programs", state=State.OK, found="run", needed_for="arm64")
 FOREIGN = Finding(
     name="aarch64 programs", state=State.NOTE, found="do not run", needed_for="arm64", how="apt-get install x"
 )
@@ -42,9 +44,10 @@ FOREIGN = Finding(
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Say what the machine has."""
 
-    def has(*findings: Finding, properties: tuple[Finding, ...] = ()) -> None:
+    def has(*findings: Finding, properties: tuple[Finding, ...] = (), foreign: Finding = NATIVE) -> None:
         seen = Survey(mkosi=None, tree=None, programs={}, findings=findings)
-        monkeypatch.setattr(toolbox, "survey", lambda _: seen)
+        monkeypatch.setattr(toolbox, "survey", lambda _, target: seen)
+        monkeypatch.setattr(binfmt, "finding", lambda _: foreign)
         monkeypatch.setattr(host, "properties", lambda _: properties)
 
     return has
@@ -60,7 +63,7 @@ def test_all_is_well(machine: Callable[..., None]) -> None:
     machine(FINE)
     status, text = run()
     assert status == 0
-    assert "✓  mkosi >= 25.3  25.3-7 (cache)" in text
+    assert "✓  mkosi >= 25.3     25.3-7 (cache)" in text
     assert text.endswith("nothing is missing\n")
 
 
@@ -75,7 +78,7 @@ def test_missing_and_too_old_are_3_and_say_what_to_type(machine: Callable[..., N
 
 
 def test_a_note_stops_nobody(machine: Callable[..., None]) -> None:
-    machine(FINE, properties=(FOREIGN,))
+    machine(FINE, foreign=FOREIGN)
     status, text = run()
     assert status == 0
     assert "! aarch64 programs: apt-get install x" in text
@@ -87,7 +90,12 @@ def test_json_says_the_same(machine: Callable[..., None]) -> None:
     found = json.loads(text)
     assert status == 3
     assert found["ok"] is False
-    assert [row["name"] for row in found["findings"]] == ["mkosi >= 25.3", "mkfs.erofs >= 1.8", "KVM"]
+    assert [row["name"] for row in found["findings"]] == [
+        "mkosi >= 25.3",
+        "mkfs.erofs >= 1.8",
+        "KVM",
+        "aarch64 programs",
+    ]
     assert found["findings"][1] == {
         "name": "mkfs.erofs >= 1.8",
         "state": "missing",
@@ -125,7 +133,15 @@ def test_fix_installs_packages_of_the_host_only_as_root(
     monkeypatch.setattr("k3img.cli.doctor.os.geteuid", lambda: uid)
     monkeypatch.setattr(host, "programs", lambda: (GONE,))
     monkeypatch.setattr(host, "install", lambda names: asked.append(list(names)))
-    monkeypatch.setattr(toolbox, "prepare", prepared.append)
-    run("--fix")
+
+    def prepare(_: object, target: str) -> SimpleNamespace:
+        prepared.append(target)
+        return SimpleNamespace(tree="tree")
+
+    monkeypatch.setattr(toolbox, "prepare", prepare)
+    registered: list[object] = []
+    monkeypatch.setattr(binfmt, "register", lambda *arguments: registered.append(arguments))
+    run("--fix", "--target", "arm64")
     assert asked == installed
-    assert len(prepared) == 1
+    assert prepared == ["arm64"]
+    assert registered == ([("arm64", "tree")] if uid == 0 else [])

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from k3img import tree as trees
 from k3img.errors import UsageError
-from k3img.tools import host, kvm, toolbox
+from k3img.tools import binfmt, host, kvm, toolbox
 from k3img.tools.finding import Finding, State, advice
 from k3img.tree import Tree
 
@@ -27,32 +27,45 @@ MARKS = {State.OK: "✓", State.NOTE: "!", State.MISSING: "✗"}
 @click.option(
     "--fix", is_flag=True, help="Get what is missing: mkosi and the tools tree, as root also apt packages."
 )
+@click.option(
+    "--target",
+    type=click.Choice(tuple(binfmt.MACHINES)),
+    default="amd64",
+    show_default=True,
+    help="Look at what images of this architecture need.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.option("--again", is_flag=True, help="Boot the guest that tests KVM again instead of remembering.")
-def doctor(*, fix: bool, as_json: bool, again: bool) -> int:
+def doctor(*, fix: bool, target: str, as_json: bool, again: bool) -> int:
     """Say for each tool: found, version, needed for what, and how to get it.
 
     Exit code 3 when something needed is missing.
     """
     tree = _tree()
     if fix:
-        mend(tree)
-    findings = examine(tree, again=again)
+        mend(tree, target)
+    findings = examine(tree, target, again=again)
     click.echo(as_text(findings) if not as_json else to_json(findings), nl=as_json)
     return 3 if any(finding.state is State.MISSING for finding in findings) else 0
 
 
-def mend(tree: Tree) -> None:
-    """Get what can be got: packages of the host when we are root, then mkosi and the tools tree."""
+def mend(tree: Tree, target: str = "amd64") -> None:
+    """Get what can be got: packages of the host when we are root, then mkosi and the tools tree.
+
+    As root also programs of `target` are made to run.
+    """
     if os.geteuid() == 0:
         host.install(f.package for f in host.programs() if f.state is State.MISSING and f.package)
-    toolbox.prepare(tree)
+    box = toolbox.prepare(tree, target=target)
+    if os.geteuid() == 0:
+        binfmt.register(target, box.tree)
 
 
-def examine(tree: Tree, *, again: bool = False) -> tuple[Finding, ...]:
+def examine(tree: Tree, target: str = "amd64", *, again: bool = False) -> tuple[Finding, ...]:
     """Look at everything."""
-    seen = toolbox.survey(tree)
-    return (*seen.findings, _kvm(seen.toolbox(), tree, again=again), *host.properties(tree))
+    seen = toolbox.survey(tree, target=target)
+    foreign = binfmt.finding(target if target != "amd64" else "arm64")
+    return (*seen.findings, _kvm(seen.toolbox(), tree, again=again), *host.properties(tree), foreign)
 
 
 def as_text(findings: Sequence[Finding]) -> str:

@@ -8,7 +8,7 @@ archives there (a vendor's packages, a language's repository) are none of our bu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,13 +82,15 @@ def sources(
     mirror: str | None = None,
     *,
     components: Sequence[str] = ("main",),
+    check_valid_until: bool = True,
     etc: Path = Path("/etc/apt"),
     keyrings: Sequence[Path] = KEYRINGS,
 ) -> str:
     """deb822 text that gives apt `suite` from the host's own Debian mirror, or from `mirror`.
 
     A released suite comes with its -updates and -security. Security updates are the host's even with
-    `mirror`, because mirrors seldom carry them; a host without any is warned about.
+    `mirror`, because mirrors seldom carry them; a host without any is warned about. Without
+    `check_valid_until` lists are taken whose date has passed, as those of suites that are never released.
     Raises `BuildError` when the host knows no Debian archive and no mirror is named, and
     `MissingToolError` when Debian's keyring, needed to check signatures, is not installed.
     """
@@ -104,6 +106,8 @@ def sources(
             wanted.append(_moved(security, (f"{suite}-security",), components, keyrings))
         else:
             warning(f"{etc} names no archive with Debian's security updates: {suite} is taken without them")
+    if not check_valid_until:
+        wanted = [replace(s, options={**s.options, "Check-Valid-Until": "no"}) for s in wanted]
     return "\n".join(stanza.text() for stanza in wanted)
 
 

@@ -58,7 +58,7 @@ def properties(tree: Tree) -> tuple[Finding, ...]:
     if os.geteuid() != 0:
         rows += [subordinate_ids(Path("/etc/subuid")), subordinate_ids(Path("/etc/subgid"))]
     rows += [room("disk for the cache", tree.cache), room("disk for images", tree.out)]
-    return (*rows, memory(Path("/proc/meminfo").read_text(encoding="ascii")), mirror(), foreign("aarch64"))
+    return (*rows, memory(Path("/proc/meminfo").read_text(encoding="ascii")), mirror())
 
 
 def _program(name: str, package: str, needed_for: str) -> Finding:
@@ -172,16 +172,3 @@ def mirror() -> Finding:
             found = f"{uri} does not answer"
             return Finding(name=name, state=State.NOTE, found=found, needed_for=needed_for, how=how)
     return Finding(name=name, state=State.OK, found=f"{uri} (the host's)", needed_for=needed_for)
-
-
-def foreign(machine: str) -> Finding:
-    """Whether the kernel starts programs of another machine type."""
-    file = Path("/proc/sys/fs/binfmt_misc") / f"qemu-{machine}"
-    on = os.uname().machine == machine or (file.is_file() and file.read_text().startswith("enabled"))
-    return Finding(
-        name=f"{machine} programs",
-        state=State.OK if on else State.NOTE,
-        found="run" if on else "do not run",
-        needed_for="arm64 images only",
-        how="apt-get install qemu-user-static binfmt-support",
-    )

@@ -76,6 +76,19 @@ TOOLS = (
     Tool(name="mcopy", package="mtools", needed_for="files on the ESP and the seed partition"),
 )
 
+FOR_TARGET = {
+    "arm64": (
+        Tool(
+            name="qemu-system-aarch64",
+            package="qemu-system-arm",
+            minimum=(9,),
+            needed_for="booting arm64 images",
+        ),
+        Tool(name="fdtput", package="device-tree-compiler", needed_for="device trees for QEMU's Pi"),
+    )
+}
+"""What images of another architecture need besides `TOOLS`."""
+
 # Debian's names of the edk2 builds without Secure Boot, whose 4 MB variable store is today's default.
 FIRMWARE = {
     "amd64": ("usr/share/OVMF/OVMF_CODE_4M.fd", "usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"),
@@ -116,9 +129,9 @@ class Toolbox:
         """A program's version as numbers; () when it is not one of `TOOLS` or was not asked."""
         return numbers(self.programs[name].version) if name in self.programs else ()
 
-    def qemu_data(self) -> tuple[Path, ...]:
+    def qemu_data(self, program: str = "qemu-system-x86_64") -> tuple[Path, ...]:
         """Folders for QEMU's `-L`, in this order; none for the host's, which knows its own."""
-        if self.programs["qemu-system-x86_64"].where is Where.HOST:
+        if self.programs[program].where is Where.HOST:
             return ()
         folders = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
         return tuple(self.tree.path / folder for folder in folders if (self.tree.path / folder).is_dir())
@@ -143,10 +156,11 @@ class Survey:
     tree: ToolsTree | None
     programs: Mapping[str, Program]
     findings: tuple[Finding, ...]
+    wanted: tuple[Tool, ...] = TOOLS
 
     def toolbox(self) -> Toolbox | None:
         """The toolbox, when it is complete (the host may still lack something else)."""
-        if self.mkosi is None or self.tree is None or len(self.programs) < len(TOOLS):
+        if self.mkosi is None or self.tree is None or len(self.programs) < len(self.wanted):
             return None
         return Toolbox(
             mkosi=self.mkosi.argv,
@@ -156,12 +170,12 @@ class Survey:
         )
 
 
-def find(tree: Tree, recipe: Recipe | None = None) -> Toolbox:
-    """The toolbox of this machine, with the tools tree of `recipe` or any.
+def find(tree: Tree, recipe: Recipe | None = None, *, target: str = "amd64") -> Toolbox:
+    """The toolbox of this machine for images of `target` (Debian's name), with the tree of `recipe` or any.
 
     Raises `MissingToolError` that names everything missing.
     """
-    seen = survey(tree, recipe)
+    seen = survey(tree, recipe, target=target)
     require(seen.findings)
     complete = seen.toolbox()
     assert complete is not None, "require() saw to it"
@@ -169,7 +183,12 @@ def find(tree: Tree, recipe: Recipe | None = None) -> Toolbox:
 
 
 def prepare(
-    tree: Tree, *, mirror: str | None = None, recipe: Recipe | None = None, renew: bool = False
+    tree: Tree,
+    *,
+    target: str = "amd64",
+    mirror: str | None = None,
+    recipe: Recipe | None = None,
+    renew: bool = False,
 ) -> Toolbox:
     """Like `find`, but first gets mkosi and the tools tree into the cache when they are not there.
 
@@ -178,26 +197,27 @@ def prepare(
     Raises `MissingToolError` for what only the host's apt can mend, `BuildError` when fetching fails.
     """
     require(host.programs())
-    wanted = recipe or Recipe()
+    wanted = recipe or Recipe.of(target)
     engine = mkosi.get(tree, mirror=mirror)
     if renew:
         tools_tree.discard(tree, wanted)
     tools_tree.get(tree, engine, wanted)
-    return find(tree, wanted)
+    return find(tree, wanted, target=target)
 
 
-def survey(tree: Tree, recipe: Recipe | None = None) -> Survey:
+def survey(tree: Tree, recipe: Recipe | None = None, *, target: str = "amd64") -> Survey:
     """Look for everything, raise nothing."""
     engine = mkosi.find(tree)
-    trixie = tools_tree.find(tree, recipe) if recipe else tools_tree.find_any(tree)
+    trixie = tools_tree.find(tree, recipe) if recipe else tools_tree.find_any(tree, target)
+    wanted = (*TOOLS, *FOR_TARGET.get(target, ()))
     programs: dict[str, Program] = {}
     findings = [*host.programs(), _engine(engine), _tree(trixie)]
-    for tool in TOOLS:
+    for tool in wanted:
         program, finding = _look(tool, trixie)
         findings.append(finding)
         if program is not None:
             programs[tool.name] = program
-    return Survey(mkosi=engine, tree=trixie, programs=programs, findings=tuple(findings))
+    return Survey(mkosi=engine, tree=trixie, programs=programs, findings=tuple(findings), wanted=wanted)
 
 
 def _engine(engine: Mkosi | None) -> Finding:

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from k3img.tools.mkosi import Mkosi
     from k3img.tree import Tree
 
-# What mkosi runs while it builds an x86-64 image, and what we run to boot one and to look into it. Another
-# target adds its own to Recipe.packages (qemu-system-arm, qemu-efi-aarch64) and gets a tree of its own.
+# What mkosi runs while it builds an x86-64 image, and what we run to boot one and to look into it.
 PACKAGES = (
     *("apt", "bash", "ca-certificates", "coreutils", "cpio", "debian-archive-keyring", "diffutils"),
     *(
@@ -52,6 +51,19 @@ PACKAGES = (
     *("systemd", "systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-ukify"),
     *("ovmf", "qemu-system-x86", "qemu-utils"),
 )
+
+# What an image for another machine needs besides: a tree of its own, which most people never make.
+FOR_TARGET = {"arm64": ("qemu-system-arm", "qemu-efi-aarch64", "qemu-user", "device-tree-compiler")}
+
+# Of these only qemu-user's qemu-aarch64, QEMU's program for 64-bit ARM and firmware without Secure Boot stay.
+_OTHERS = "[b-hj-oq-rt-z]* aarch64_be alpha arm armeb i386 ppc* s390x sh4* sparc* system-arm".split()
+REMOVED_FOR_TARGET = {
+    "arm64": (
+        *(f"/usr/bin/qemu-{name}" for name in _OTHERS),
+        *("/usr/share/AAVMF/AAVMF_CODE.secboot*", "/usr/share/AAVMF/*.ms.fd"),
+        *("/usr/share/AAVMF/*.snakeoil.fd", "/usr/share/AAVMF/AAVMF32*", "/usr/share/qemu-efi-aarch64"),
+    )
+}
 
 # Nobody runs these from here; they are 110 MB of 330.
 REMOVED = (
@@ -124,14 +136,25 @@ class Recipe:
 
     suite: str = "trixie"
     packages: tuple[str, ...] = PACKAGES
+    removed: tuple[str, ...] = REMOVED
     sources: str = ""
     lock: str = ""
     package_cache: Path | None = None
 
+    @classmethod
+    def of(cls, target: str) -> Recipe:
+        """The usual tree for images of Debian's architecture `target`."""
+        return cls(
+            packages=(*PACKAGES, *FOR_TARGET.get(target, ())),
+            removed=(*REMOVED, *REMOVED_FOR_TARGET.get(target, ())),
+        )
+
     @property
     def config(self) -> str:
         """The text of mkosi.conf."""
-        return CONFIG.format(suite=self.suite, packages=",".join(self.packages), removed=",".join(REMOVED))
+        return CONFIG.format(
+            suite=self.suite, packages=",".join(self.packages), removed=",".join(self.removed)
+        )
 
     @property
     def digest(self) -> str:
@@ -185,11 +208,11 @@ def find(tree: Tree, recipe: Recipe | None = None) -> ToolsTree | None:
     return ToolsTree(path=folder / "tree", packages=packages)
 
 
-def find_any(tree: Tree) -> ToolsTree | None:
-    """The usual tree, else one that a locked build made: for what only needs the programs."""
-    if there := find(tree):
+def find_any(tree: Tree, target: str = "amd64") -> ToolsTree | None:
+    """The usual tree of a target, else one that a locked build made: for what only needs the programs."""
+    usual = Recipe.of(target)
+    if there := find(tree, usual):
         return there
-    usual = Recipe()
     for manifest in sorted((tree.cache / "tools").glob("*/manifest.json")):
         about = json.loads(manifest.read_text(encoding="utf-8"))
         if about["suite"] == usual.suite and set(usual.packages) <= about["packages"].keys():
