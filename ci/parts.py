@@ -130,6 +130,26 @@ def ssh(ctx: Context) -> None:
     verify(ctx, "x86", folder, "--scenario", "ssh")
 
 
+def arm64(ctx: Context) -> None:
+    """An image for ARM machines with UEFI, built and verified on this one."""
+    on_arm(ctx)
+    build(ctx, "arm64")
+    verify(ctx, "arm64", ctx.root / "out/arm64", arch="arm64")
+
+
+def rpi4(ctx: Context) -> None:
+    """The Raspberry Pi 4: its own chain up to the root, and the same image on `virt` up to a pod."""
+    on_arm(ctx)
+    build(ctx, "rpi4")
+    verify(ctx, "rpi4", ctx.root / "out/rpi4", arch="arm64")
+
+
+def on_arm(ctx: Context) -> None:
+    """Programs of arm64 run here, and the stand-in and the pods' images are there for them."""
+    do("k3img", "doctor", "--fix", "--target", "arm64")
+    do("ci/runtime", "arm64", cwd=ctx.root)
+
+
 def locked(ctx: Context) -> None:
     """`k3img lock` once, then `build --locked`, in a clone (the lock is no file of ours)."""
     project = clone(ctx)
@@ -303,6 +323,8 @@ PARTS = (
     Part("x86-debug", 10, "the debug profile's root console", x86_debug),
     Part("etcd", 18, "etcd in the place of sqlite", etcd),
     Part("ssh", 12, "keys get in by ssh, passwords and other keys do not", ssh),
+    Part("arm64", 60, "an image for ARM machines with UEFI", arm64),
+    Part("rpi4", 40, "the Raspberry Pi 4's image and its boot chain", rpi4),
     Part("locked", 12, "k3img lock, then build --locked", locked),
     Part("user-build", 15, "an ordinary user sets up and builds", user_build),
     Part("test-k3s-file", 15, "ci/test --k3s FILE", k3s_file),

@@ -165,12 +165,13 @@ def linked(ctx: Context, name: str = "image") -> Path:
     return folder
 
 
-def verify(ctx: Context, profile: str, folder: Path, *more: str) -> dict[str, Any]:
+def verify(ctx: Context, profile: str, folder: Path, *more: str, arch: str = "amd64") -> dict[str, Any]:
     """Verify an image; returns the report. Its pages stay in FOLDER/verify."""
+    images = ctx.images.with_name(f"test-images-{arch}.tar")
     junit = folder / "verify/junit.xml"
     do(
         "k3img", "verify", "--profile", profile, "--out", folder,
-        "--test-images", ctx.images, "--junit", junit, *more,
+        "--test-images", images, "--junit", junit, *more,
     )  # fmt: skip
     report: dict[str, Any] = json.loads((folder / "verify/report.json").read_text(encoding="utf-8"))
     expect(junit.is_file() and (folder / "verify/report.html").is_file(), "a report is missing")

@@ -14,8 +14,9 @@ from k3img.build import packages
 from k3img.build.workspace import Workspace
 from k3img.errors import BuildError, ProgramError
 from k3img.plan.model import BuildInitrd, InstallSystem, Plan
+from k3img.profile.boards import Board
 from k3img.profile.model import Arch
-from k3img.runtime.lock import SECTIONS, Lock
+from k3img.runtime.lock import Lock
 from k3img.tools import tools_tree
 from k3img.tools.apt import PackageFile, PackageRecord
 
@@ -95,13 +96,18 @@ class Mirror:
     def index(self, names: Collection[str]) -> dict[tuple[str, str, str], PackageRecord]:
         return {(r.name, r.version, r.arch): r for r in self.records if r.name in names}
 
-    def fetch(self, wanted: Iterable[PackageFile], into: Path, *, advance: Callable[[int], None]) -> None:
+    def fetch(
+        self, wanted: Iterable[PackageFile], into: Path, *, advance: Callable[[int], None] = lambda _: None
+    ) -> dict[str, Path]:
+        done = {}
         for file in wanted:
             if file.sha256 not in self.files:
                 raise BuildError("a locked package is not to be had from the mirror")
             (into / f"{file.sha256}.deb").write_bytes(self.files[file.sha256])
             self.fetched.append(file.name)
+            done[file.sha256] = into / f"{file.sha256}.deb"
             advance(1)
+        return done
 
 
 @pytest.fixture
@@ -110,15 +116,8 @@ def mirror(monkeypatch: pytest.MonkeyPatch, fake_program: FakePrograms) -> Mirro
     there = Mirror()
     monkeypatch.setattr(packages, "PrivateApt", there)
     monkeypatch.setattr(packages, "sources", lambda *args, **options: f"{args} {options}")
-    monkeypatch.setattr(tools_tree.Recipe, "__init__", _small(tools_tree.Recipe.__init__))
+    monkeypatch.setattr(tools_tree, "PACKAGES", ("qemu",))
     return there
-
-
-def _small(real: Any) -> Any:
-    def init(self: Any, **values: Any) -> None:
-        real(self, **{"packages": ("qemu",), **values})
-
-    return init
 
 
 @pytest.fixture
@@ -147,6 +146,7 @@ def plan(image: tuple[str, ...] = ("systemd",), arch: Arch = Arch.X86_64) -> Pla
         name="x86",
         version="1",
         arch=arch,
+        board=Board.UEFI,
         source_date_epoch=1_795_000_000,
         builder="",
         lock="",
@@ -206,7 +206,7 @@ def test_what_the_cache_has_is_not_asked_for(mirror: Mirror, tree: Tree, work: W
     locked(lock, tree, work)
     assert sorted(mirror.fetched) == ["qemu", "tzdata"]
     assert {path.name.partition(".")[0] for path in debs.glob("*.deb")} == {
-        file.sha256 for section in SECTIONS for file in lock.packages[section]
+        file.sha256 for section in packages.SECTIONS for file in lock.packages[section]
     }
 
 
@@ -223,7 +223,7 @@ def test_with_all_in_the_cache_nothing_is_asked(mirror: Mirror, tree: Tree, work
 
 def test_a_tools_tree_that_is_there_needs_no_packages(mirror: Mirror, tree: Tree, work: Workspace) -> None:
     lock = lock_of(mirror)
-    place = tree.cache / "tools" / tools_tree.Recipe(lock=lock.digest_of("tools")).digest
+    place = tree.cache / "tools" / tools_tree.Recipe(packages=("qemu",), lock=lock.digest_of("tools")).digest
     place.mkdir(parents=True)
     (place / "manifest.json").write_text('{"suite": "trixie", "packages": {"qemu": "1"}}')
     locked(lock, tree, work)
@@ -263,7 +263,7 @@ def test_a_lock_for_another_machine(mirror: Mirror, tree: Tree, work: Workspace)
         locked(lock_of(mirror), tree, work, plan(arch=Arch.ARM64))
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", packages.SECTIONS)
 def test_a_lock_without_a_section(section: str, mirror: Mirror, tree: Tree, work: Workspace) -> None:
     lock = lock_of(mirror).with_packages(section, [], made=DAY)
     with pytest.raises(BuildError, match=f"no packages for the {section}"):

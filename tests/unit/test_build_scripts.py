@@ -275,6 +275,26 @@ def test_files_are_removed_by_absolute_globs(trial: Trial) -> None:
     assert trial.files("usr") == {"bin/python3"}
 
 
+def test_wanted_device_trees_go_to_the_esp_and_the_others_go(trial: Trial) -> None:
+    folder = "usr/lib/linux-image-6.12.0-arm64"
+    trial.add(f"{folder}/broadcom/bcm2711-rpi-4-b.dtb", "pi")
+    trial.add(f"{folder}/rockchip/rk3399.dtb")
+    prepare.keep_device_trees(["broadcom/bcm2711-rpi-4-*.dtb"])
+    assert trial.files("efi") == {"bcm2711-rpi-4-b.dtb"}
+    assert not (trial.root / folder).exists()
+
+
+def test_a_device_tree_that_is_not_there(trial: Trial) -> None:
+    trial.add("usr/lib/linux-image-6.12.0-arm64/broadcom/other.dtb")
+    with pytest.raises(SystemExit, match="no device tree broadcom/bcm2711"):
+        prepare.keep_device_trees(["broadcom/bcm2711-rpi-4-b.dtb"])
+
+
+def test_a_kernel_without_device_trees(trial: Trial) -> None:
+    prepare.keep_device_trees([])
+    assert not (trial.root / "efi").exists()
+
+
 def test_firmware_keeps_the_targets_of_links(trial: Trial) -> None:
     trial.add("usr/lib/firmware/rtl_nic/rtl8168.fw")
     trial.add("usr/lib/firmware/intel/one.bin")

@@ -117,12 +117,15 @@ def test_every_state_has_its_lines(mood: Mood) -> None:
 
 def test_the_machine_line_can_be_taken_apart() -> None:
     view = View(mood=Mood.WAITING, what='no link on "eth0"\n', addresses=(HERE,))
-    line = report.machine_line(RUN, view, "abc")
+    line = report.machine_line(RUN, view, target="basic.target", usrhash="abc")
     assert line == (
-        "k3img: state=waiting node=x86-abc role=server cluster=x86 address=10.0.2.15 usrhash=abc"
+        "k3img: state=waiting node=x86-abc role=server cluster=x86 address=10.0.2.15"
+        " target=basic.target usrhash=abc"
         " waits-for=\"no link on 'eth0' \""
     )
-    assert report.machine_line(None, View(mood=Mood.STARTING), "") == "k3img: state=starting"
+    assert (
+        report.machine_line(None, View(mood=Mood.STARTING), target="", usrhash="") == "k3img: state=starting"
+    )
 
 
 def test_usrhash_is_read_from_the_kernels_command_line() -> None:

@@ -44,7 +44,8 @@ def problems(result: Result) -> list[str]:
 
 def test_profiles_lists_complete_ones(run: Callable[..., Result]) -> None:
     part = "k3s: {version: v1.36.3+k3s1}\n"
-    pi = "# A Pi\nextends: part\ntarget: {arch: arm64, board: rpi4}\n"
+    firmware = "{raspi-firmware: {at-least: '1', suites: [sid]}, u-boot-rpi: {at-least: '1', suites: [sid]}}"
+    pi = f"# A Pi\nextends: part\ntarget: {{arch: arm64, board: rpi4, boot-packages: {firmware}}}\n"
     result = run("profiles", good=GOOD, part=part, pi=pi, bad="oss: 1\n")
     assert result.stdout.splitlines() == [
         "NAME  ARCH    BOARD  PURPOSE",

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from k3img.cli import vm as cli
 from k3img.errors import MissingToolError, UsageError
+from k3img.profile.boards import Board
 from k3img.profile.model import Arch
 from k3img.verify import boot, run
 from k3img.verify.hardware import DISK_DRIVERS, NIC_DRIVERS, PAIRS
@@ -38,7 +39,7 @@ class Box:
     def version(self, name: str) -> tuple[int, ...]:
         return (10, 0, 13)
 
-    def qemu_data(self) -> tuple[Path, ...]:
+    def qemu_data(self, program: str) -> tuple[Path, ...]:
         return ()
 
     def firmware(self, arch: str) -> Any:
@@ -60,6 +61,7 @@ def image(tmp_path: Path) -> ReleasedImage:
         profile="x86",
         version="1",
         arch=Arch.X86_64,
+        board=Board.UEFI,
         raw=raw,
         sha256="",
         runtime="v1",
@@ -143,16 +145,19 @@ def test_scenarios_have_checks(project: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "hardware", "wanted"),
+    ("chosen", "hardware", "board", "wanted"),
     [
-        ((), None, ("standard",)),
-        ((), "all", ("standard", "hardware")),
-        (("hardware",), "nvme", ("hardware",)),
-        (("link-down",), None, ("link-down",)),
+        ((), None, Board.UEFI, ("standard",)),
+        ((), "all", Board.UEFI, ("standard", "hardware")),
+        (("hardware",), "nvme", Board.UEFI, ("hardware",)),
+        (("link-down",), None, Board.UEFI, ("link-down",)),
+        ((), None, Board.RPI4, ("boot-chain", "first-boot")),
     ],
 )
-def test_scenarios(chosen: tuple[str, ...], hardware: str | None, wanted: tuple[str, ...]) -> None:
-    assert cli._scenarios(chosen, hardware) == wanted
+def test_scenarios(
+    chosen: tuple[str, ...], hardware: str | None, board: Board, wanted: tuple[str, ...]
+) -> None:
+    assert cli._scenarios(chosen, hardware, board) == wanted
 
 
 def test_pairs() -> None:

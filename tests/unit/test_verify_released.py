@@ -26,6 +26,7 @@ def made(folder: Path, **changes: Any) -> Path:
         "profile": "x86",
         "version": "1.4",
         "arch": "x86-64",
+        "board": "uefi",
         "layout": 1,
         "image": {"raw": "x86_1.4.raw", "sha256": DIGEST},
         "runtime": {"version": "v1.36.3+k3s1", "standin": False},

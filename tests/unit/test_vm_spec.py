@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k3img.profile.model import Arch
+from k3img.vm import raspi
+from k3img.vm.raspi import PiBoot
 from k3img.vm.spec import Accel, Bus, Disk, MachineSpec, Network, Nic, Sockets, argv, storage_argv
 
 if TYPE_CHECKING:
@@ -58,6 +60,32 @@ def test_nic(golden: Callable[[str, str], None], nic: Nic) -> None:
 def test_arm64(golden: Callable[[str, str], None]) -> None:
     spec = replace(SPEC, arch=Arch.ARM64, program=("/usr/bin/qemu-system-aarch64",))
     golden("vm/arm64.txt", as_text(argv(spec)))
+
+
+def test_pi(golden: Callable[[str, str], None]) -> None:
+    """No firmware, no SMBIOS, no PCI: QEMU's Raspberry Pi has none, and refuses what it has not."""
+    spec = replace(
+        SPEC,
+        name="rpi4",
+        arch=Arch.ARM64,
+        program=("/usr/bin/qemu-system-aarch64",),
+        memory=raspi.MEMORY,
+        cpus=raspi.CPUS,
+        credentials={"k3img.seed": b"name: a\n"},
+        pi=PiBoot(u_boot=Path("/var/tmp/k3img-1/u-boot.bin"), device_tree=Path("/var/tmp/k3img-1/pi.dtb")),
+    )
+    golden("vm/pi.txt", as_text(argv(spec)))
+
+
+def test_pi_has_a_card_that_qemu_takes() -> None:
+    assert raspi.CARD.bit_count() == 1, "not a power of two"
+
+
+def test_pi_device_tree_is_changed_in_place() -> None:
+    commands = raspi.edits(("fdtput",), Path("/a/pi.dtb"))
+    assert all(words[0] == "fdtput" and words.count("/a/pi.dtb") == 1 for words in commands)
+    assert ("fdtput", "/a/pi.dtb", "/soc/mmc@7e300000", "broken-cd") in commands
+    assert not any("{}" in word for words in commands for word in words)
 
 
 def test_storage_only(golden: Callable[[str, str], None]) -> None:

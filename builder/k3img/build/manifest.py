@@ -31,6 +31,7 @@ def describe(plan: Plan, raw: Path, artifact: Artifact, *, facts: Mapping[str, A
         "profile": plan.name,
         "version": plan.version,
         "arch": str(plan.arch),
+        "board": str(plan.board),
         "debug": plan.debug,
         "layout": LAYOUT,
         "slot": {"size": data.size, "verity": verity.size, "used": used},

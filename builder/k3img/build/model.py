@@ -18,7 +18,7 @@ class Request:
 
     `k3s` is a release file, `k3s_mirror` a folder or URL laid out like the release. `locked` takes exactly
     what the lock file names; `refresh` takes the newest packages, and with `renew_tools` the newest tools
-    as well. `out` is the folder of the results.
+    as well. `out` is the folder of the results. `package_dir` has .deb files of a board's boot firmware.
     """
 
     out: Path
@@ -27,6 +27,7 @@ class Request:
     locked: bool = False
     refresh: bool = False
     renew_tools: bool = False
+    package_dir: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

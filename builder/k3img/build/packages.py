@@ -9,13 +9,13 @@ no mount of ours is needed (mkosi 25.3: installer/__init__.py `mounts`, distribu
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from k3img import log, proc
 from k3img.build.model import Packages, Supplies
 from k3img.errors import BuildError, ProgramError
 from k3img.plan.model import BuildInitrd, InstallSystem
-from k3img.runtime.lock import SECTIONS
 from k3img.tools import debrepo, tools_tree
 from k3img.tools.apt import PackageFile, PrivateApt, sha256_of, sources
 from k3img.tree import give_to_caller, make_folder
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from k3img.runtime.lock import Lock
     from k3img.tools.apt import PackageKey, PackageRecord
     from k3img.tree import Tree
+
+SECTIONS = ("image", "initrd", "tools")
+"""The lists of a lock that apt installs from; the board's firmware is not installed."""
 
 KEPT = "cache/apt/archives"
 """Where in mkosi's PackageCacheDirectory= the .deb files are; its sandbox shows them below /var."""
@@ -60,7 +63,8 @@ def locked(plan: Plan, lock: Lock, tree: Tree, work: Workspace, note: Callable[[
 
     Raises `BuildError` when the lock is not this plan's, or one of its packages cannot be had any more.
     """
-    recipe = tools_tree.Recipe(lock=lock.digest_of("tools"))
+    usual = tools_tree.Recipe.of(plan.arch.debian)
+    recipe = replace(usual, lock=lock.digest_of("tools"))
     suites = _Suites(plan, tree, work.log)
     wanted = {
         "image": plan.one(InstallSystem).packages,
@@ -83,9 +87,9 @@ def locked(plan: Plan, lock: Lock, tree: Tree, work: Workspace, note: Callable[[
     return Supplies(
         image=made["image"],
         initrd=made["initrd"],
-        tools=tools_tree.Recipe(
+        tools=replace(
+            recipe,
             sources=made["tools"].sources if "tools" in made else "",
-            lock=recipe.lock,
             package_cache=made["tools"].kept if "tools" in made else None,
         ),
     )

@@ -13,24 +13,26 @@ from typing import TYPE_CHECKING, Any
 import zstandard
 
 from k3img import log, proc
-from k3img.build import manifest, mkosi, packages, selfrun, workspace
+from k3img.build import firmware, manifest, mkosi, packages, selfrun, workspace
 from k3img.build.model import Image, Request, Supplies
 from k3img.errors import BuildError
 from k3img.plan.inputs import file_digest
-from k3img.plan.model import FetchRuntime, Plan, Publish, UnpackRuntime
+from k3img.plan.model import BootFirmware, FetchRuntime, Plan, Publish, UnpackRuntime
 from k3img.profile.model import Format
 from k3img.runtime import release
 from k3img.runtime.unpack import Runtime, unpack
+from k3img.tools import binfmt
 from k3img.tools import toolbox as tools
 from k3img.tools.publish import new_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from k3img.build.workspace import Workspace
     from k3img.runtime.lock import Lock
     from k3img.runtime.release import Artifact
+    from k3img.tools.debrepo import Deb
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
 
@@ -63,13 +65,15 @@ def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None)
     with workspace.opened(tree, plan.name) as work:
         try:
             supplies = find_packages(plan, request, tree, work, lock, phases)
-            toolbox = prepare_tools(request, tree, supplies, phases)
+            toolbox = prepare_tools(plan, request, tree, supplies, phases)
             artifact = fetch_runtime(plan, request, tree, lock, phases)
             runtime = unpack_runtime(artifact, plan, tree, work, toolbox, phases)
+            boot = get_boot_firmware(plan, request, tree, work, lock, phases)
             initrd = build_initrd(plan, request, tree, work, toolbox, supplies, phases)
-            taken = build_image(plan, request, tree, work, toolbox, supplies, initrd, runtime, phases)
+            workspace.write_image_project(work, plan, tree, supplies.image.sources, boot)
+            taken = build_image(request, tree, work, toolbox, supplies, initrd, runtime, phases)
             raw = sparse_image(plan, work)
-            found = facts(work, initrd, toolbox, runtime, taken) | {"locked": request.locked}
+            found = facts(work, initrd, toolbox, runtime, boot, taken) | {"locked": request.locked}
             described = manifest.describe(plan, raw, artifact, facts=found)
             return publish(plan, request, work, raw, described, phases)
         except OSError as error:
@@ -111,10 +115,13 @@ def find_packages(
         return packages.locked(plan, lock, tree, work, this.note)
 
 
-def prepare_tools(request: Request, tree: Tree, supplies: Supplies, phases: Phases) -> Toolbox:
+def prepare_tools(plan: Plan, request: Request, tree: Tree, supplies: Supplies, phases: Phases) -> Toolbox:
     """mkosi and the tools tree, fetched when they are not in the cache."""
     with phases.phase("Looking for tools"):
-        return tools.prepare(tree, recipe=supplies.tools, renew=request.renew_tools)
+        target = plan.arch.debian
+        box = tools.prepare(tree, target=target, recipe=supplies.tools, renew=request.renew_tools)
+        binfmt.require(target)
+        return box
 
 
 def fetch_runtime(plan: Plan, request: Request, tree: Tree, lock: Lock | None, phases: Phases) -> Artifact:
@@ -152,6 +159,25 @@ def unpack_runtime(
     return folder / "k3s"
 
 
+def get_boot_firmware(
+    plan: Plan, request: Request, tree: Tree, work: Workspace, lock: Lock | None, phases: Phases
+) -> tuple[Deb, ...]:
+    """The packages that a board's boot firmware is in; none for a machine with UEFI."""
+    debs: tuple[Deb, ...] = ()
+    for step in plan.all(BootFirmware):
+        with phases.phase("Getting the boot firmware") as this:
+            debs += firmware.get(
+                step,
+                plan.arch,
+                tree,
+                lock=lock if request.locked else None,
+                kept=request.package_dir,
+                log=work.log,
+                note=this.note,
+            )
+    return debs
+
+
 def build_initrd(
     plan: Plan,
     request: Request,
@@ -170,7 +196,6 @@ def build_initrd(
 
 
 def build_image(
-    plan: Plan,
     request: Request,
     tree: Tree,
     work: Workspace,
@@ -181,7 +206,6 @@ def build_image(
     phases: Phases,
 ) -> str:
     """The raw disk and the UKI, in the workspace; returns when the packages were taken (UTC)."""
-    workspace.write_image_project(work, plan, tree, supplies.image.sources)
     with phases.phase("Building the image") as this:
         return mkosi.build_image(
             work,
@@ -202,7 +226,9 @@ def sparse_image(plan: Plan, work: Workspace) -> Path:
     return raw
 
 
-def facts(work: Workspace, initrd: Path, toolbox: Toolbox, runtime: Path, taken: str) -> dict[str, Any]:
+def facts(
+    work: Workspace, initrd: Path, toolbox: Toolbox, runtime: Path, boot: Sequence[Deb], taken: str
+) -> dict[str, Any]:
     """What the manifest says of packages, kernel and sizes."""
     content = json.loads((work.output / "k3img-content.json").read_text(encoding="utf-8"))
     (image,) = work.output.glob("*.manifest")
@@ -214,6 +240,7 @@ def facts(work: Workspace, initrd: Path, toolbox: Toolbox, runtime: Path, taken:
             "tools": [
                 {"name": name, "version": version} for name, version in sorted(toolbox.tree.packages.items())
             ],
+            **({firmware.SECTION: [_deb(deb) for deb in boot]} if boot else {}),
         },
         "mkosi": toolbox.mkosi_version,
         "kernel": content["kernel"],
@@ -223,6 +250,10 @@ def facts(work: Workspace, initrd: Path, toolbox: Toolbox, runtime: Path, taken:
             "usr": content["sizes"],
         },
     }
+
+
+def _deb(deb: Deb) -> dict[str, str]:
+    return {"name": deb.name, "version": deb.version, "architecture": deb.arch, "sha256": deb.sha256}
 
 
 def publish(

@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3img import proc
+from k3img.build.firmware import place as place_firmware
 from k3img.errors import BuildError, ProgramError
 from k3img.plan.inputs import PACKAGE
-from k3img.plan.model import BuildInitrd, CopyCode, CopyFile, CopyOverlay, Plan, WriteFile
+from k3img.plan.model import BootFirmware, BuildInitrd, CopyCode, CopyFile, CopyOverlay, Plan, WriteFile
 from k3img.render import mkosi as render
 from k3img.tools.mkosi import write_sandbox
 from k3img.tools.publish import remove
 from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from k3img.tools.debrepo import Deb
     from k3img.tree import Tree
 
 MANIFEST = "manifest.json"
@@ -87,8 +89,13 @@ def write_initrd_project(work: Workspace, plan: Plan, tree: Tree, sources: str) 
         copy_folder(overlay, work.initrd / "mkosi.extra")
 
 
-def write_image_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -> None:
-    """Lay out the mkosi project of the image: configuration, scripts, all that is copied over the root."""
+def write_image_project(
+    work: Workspace, plan: Plan, tree: Tree, sources: str, boot: Iterable[Deb] = ()
+) -> None:
+    """Lay out the mkosi project of the image: configuration, scripts, all that is copied over the root.
+
+    `boot` are the packages of a board's boot firmware; /efi becomes the ESP.
+    """
     _write_project(work.image, render.image_project(plan), sources)
     _write(work.image / "finalize", render.script("finalize"), 0o755)
     extra = work.image / "mkosi.extra"
@@ -104,6 +111,8 @@ def write_image_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -
         target = extra / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
+    for firmware in plan.all(BootFirmware):
+        place_firmware(firmware, boot, extra / "efi", work.root / "boot")
     for text in plan.all(WriteFile):
         _write(extra / text.path.lstrip("/"), text.text, text.mode)
 

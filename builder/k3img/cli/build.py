@@ -119,6 +119,11 @@ def plan(tree: Tree, overrides: Overrides, profile: str, as_json: bool, digest: 
 @click.option("--locked", is_flag=True, help="Take exactly what the lock file names, nothing newer.")
 @click.option("--refresh", is_flag=True, help="Take the newest packages, also when nothing else changed.")
 @click.option(
+    "--package-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Take a board's boot firmware from .deb files in here.",
+)
+@click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results [out/PROFILE]."
 )
 def build(
@@ -130,6 +135,7 @@ def build(
     k3s_mirror: str | None,
     locked: bool,
     refresh: bool,
+    package_dir: Path | None,
     out: Path | None,
 ) -> None:
     """Build a profile's image into out/PROFILE/."""
@@ -142,6 +148,7 @@ def build(
         k3s_mirror=k3s_mirror,
         locked=locked,
         refresh=refresh,
+        package_dir=package_dir,
     )
     with ends_in_order():
         image = run_build(made.plan, request, tree=tree, lock=made.lock)

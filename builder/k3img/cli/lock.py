@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from k3img.build import manifest, packages
+from k3img.build import firmware, manifest, packages
 from k3img.build.model import Request
 from k3img.build.run import build as run_build
 from k3img.cli.build import planned
@@ -101,7 +101,10 @@ def lock(tree: Tree, profile: str, overrides: Overrides, k3s_mirror: str | None,
         with ends_in_order():
             image = run_build(made.plan, request, tree=tree, lock=old)
     log = make_folder(tree.cache / "logs") / "lock.log"
-    for section, files in packages.pin(image.manifest, made.plan, tree, log).items():
+    pins = packages.pin(image.manifest, made.plan, tree, log)
+    if boot := firmware.pin(image.manifest, made.plan, tree, log):
+        pins[firmware.SECTION] = boot
+    for section, files in pins.items():
         new = new.with_packages(section, files, made=today)
     if artifact.standin:
         warning(f"{path.name} pins the stand-in for tests, which is not k3s")

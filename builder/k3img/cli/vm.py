@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from k3img.cli.build import image_folder
 from k3img.cli.common import ends_in_order, json_option, load_profile, profile_option, tree_option
 from k3img.errors import UsageError
 from k3img.log import line
-from k3img.tools import kvm, toolbox
+from k3img.tools import binfmt, kvm, toolbox
 from k3img.tree import give_to_caller, make_folder
 from k3img.verify import boot as boots
 from k3img.verify import released, report, run, session, testimages, throwaway, timeline
@@ -26,6 +27,8 @@ from k3img.verify.report import Outcome
 from k3img.vm.spec import Accel, Network
 
 if TYPE_CHECKING:
+    from k3img.profile.boards import Board
+    from k3img.profile.model import Arch
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
     from k3img.verify.released import ReleasedImage
@@ -60,7 +63,7 @@ accel_option = click.option(
 def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, memory: int) -> None:
     """Start a profile's image in QEMU: console here, API on 127.0.0.1. Ctrl-C ends it."""
     image = released.load(image_folder(tree, profile, out=out), profile)
-    box = toolbox.find(tree)
+    box = toolbox.find(tree, target=image.arch.debian)
     disk = None
     if keep:
         # A disk belongs to the very image that it was begun with.
@@ -70,7 +73,7 @@ def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, mem
         boots.machine(
             image,
             box,
-            accel=_accel(accel, box, tree),
+            accel=_accel(accel, box, tree, image.arch),
             hardware=boots.Hardware(memory=memory, network=Network(internet=True)),
             disk=disk,
         ) as machine,
@@ -126,10 +129,10 @@ def verify(
 ) -> int:
     """Boot a profile's image in QEMU and prove that it works. Exit code 5 when a check fails."""
     image = released.load(image_folder(tree, profile, out=out), profile)
-    box = toolbox.find(tree)
+    box = toolbox.find(tree, target=image.arch.debian)
     folder = make_folder(image.folder / "verify")
     options = run.Options(
-        scenarios=_scenarios(scenarios, hardware),
+        scenarios=_scenarios(scenarios, hardware, image.board),
         pairs=_pairs(hardware),
         test_images=images or testimages.find(tree, image.arch),
         keep=folder,
@@ -139,7 +142,7 @@ def verify(
     if seed := throwaway.seed(wanted.cluster, registries=wanted.k3s.registries):
         options = replace(options, credentials=seed.credentials, notes=seed.notes)
     with ends_in_order():
-        found = run.verify(image, box, tree, _accel(accel, box, tree), options)
+        found = run.verify(image, box, tree, _accel(accel, box, tree, image.arch), options)
     pages = [report.save(html or folder / "report.html", to_html(found))]
     pages.append(report.save(folder / "report.json", report.to_json(found)))
     if junit is not None:
@@ -154,8 +157,8 @@ def verify(
     return 0 if found.ok else 5
 
 
-def _scenarios(chosen: tuple[str, ...], hardware: str | None) -> tuple[str, ...]:
-    wanted = chosen or (run.STANDARD,)
+def _scenarios(chosen: tuple[str, ...], hardware: str | None, board: Board) -> tuple[str, ...]:
+    wanted = chosen or run.USUAL[board]
     return wanted if hardware is None or run.HARDWARE in wanted else (*wanted, run.HARDWARE)
 
 
@@ -167,7 +170,9 @@ def _pairs(hardware: str | None) -> tuple[str, ...]:
     return (str(hardware),)
 
 
-def _accel(wanted: str, box: Toolbox, tree: Tree) -> Accel:
+def _accel(wanted: str, box: Toolbox, tree: Tree, arch: Arch) -> Accel:
+    if binfmt.MACHINES[arch.debian] != platform.machine():
+        return Accel.TCG  # another architecture than this machine's
     if wanted != "auto":
         return Accel(wanted)
     answer = kvm.works(box, tree)

@@ -51,6 +51,13 @@ def unit(system: System, name: str) -> Unit:
     )
 
 
+def target(system: System) -> str:
+    """The last of systemd's targets on the way up that was reached; empty when none is."""
+    names = ("multi-user.target", "basic.target", "sysinit.target")
+    said = system.run(["systemctl", "is-active", *names], timeout=30).output.splitlines()
+    return next((name for name, state in zip(names, said, strict=False) if state == "active"), "")
+
+
 def failed_units(system: System) -> tuple[str, ...]:
     """The units that have failed."""
     argv = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"]

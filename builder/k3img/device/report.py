@@ -46,8 +46,11 @@ def lines(info: ImageInfo, outcome: Outcome | None, view: View, since: float) ->
     return tuple(found)
 
 
-def machine_line(outcome: Outcome | None, view: View, usrhash: str) -> str:
-    """The same for programs: `k3img: state=ready node=pi-1 ...`; a text with blanks comes last, in quotes."""
+def machine_line(outcome: Outcome | None, view: View, *, target: str, usrhash: str) -> str:
+    """The same for programs: `k3img: state=ready node=pi-1 ...`; a text with blanks comes last, in quotes.
+
+    `target` is systemd's last target that was reached, `usrhash` verity's root hash of /usr.
+    """
     pairs = {
         "state": str(view.mood),
         "node": outcome.node if outcome else "",
@@ -55,6 +58,7 @@ def machine_line(outcome: Outcome | None, view: View, usrhash: str) -> str:
         "cluster": outcome.cluster if outcome else "",
         "address": ",".join(address.ip for address in view.addresses),
         "k3s": view.version,
+        "target": target,
         "usrhash": usrhash,
     }
     text = " ".join(f"{key}={value}" for key, value in pairs.items() if value)

@@ -11,7 +11,7 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from k3img.device import address, clock, files, image, links, observe, report
+from k3img.device import address, clock, files, image, links, observe, probe, report
 from k3img.device.bootstrap import mark_bootstrapped
 from k3img.device.observe import Mood, Seen, View
 from k3img.device.outcome import Go
@@ -104,7 +104,7 @@ class Watch:
         if self.unwritten_since is None:
             self.unwritten_since = self.system.since_boot()
         hash_ = report.usrhash(files.read_text(self.place.root / "proc/cmdline") or "")
-        line = report.machine_line(seen.outcome, view, hash_)
+        line = report.machine_line(seen.outcome, view, target=probe.target(self.system), usrhash=hash_)
         self.system.log(line)
         text = report.console(report.lines(self.info, seen.outcome, view, self.since), line)
         for name in console_names(self.place):

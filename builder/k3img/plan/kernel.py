@@ -6,6 +6,9 @@ flavour may lack some: Debian's cloud kernel has no AHCI. What k3s needs is chec
 
 from __future__ import annotations
 
+from k3img.profile.boards import Board
+from k3img.profile.model import Arch
+
 _FILESYSTEMS = """
 fs/erofs/ fs/ext4/ fs/overlayfs/ fs/fat/ fs/efivarfs/ fs/autofs/
 nls_cp437 nls_ascii nls_iso8859-1 nls_utf8 dm-mod dm-verity dm-bufio loop zram
@@ -45,18 +48,87 @@ iTCO_wdt sp5100_tco wdat_wdt i6300esb softdog
 coretemp k10temp acpi_power_meter fan acpi_cpufreq intel_rapl_msr nct6775 it87 ipmi_si ipmi_devintf
 """
 
-MODULES = tuple(f"{_FILESYSTEMS} {_NETWORK} {_GUESTS} {_STORAGE} {_BUSES} {_ETHERNET} {_MACHINE}".split())
-"""Modules of every x86 image (facts: hardware), kept where the kernel flavour has them."""
-
-INITRD_MODULES = tuple(
-    f"""
-    dm-mod dm-verity erofs ext4 vfat nls_cp437 nls_ascii nls_iso8859-1 nls_utf8 overlay loop efivarfs autofs4
-    crc32c_generic crc32c-intel sha256-ssse3 xxhash_generic zstd qemu_fw_cfg i6300esb
-    virtio_blk virtio_scsi virtio-rng virtio_mmio hv_vmbus hv_storvsc hyperv-keyboard vmw_pvscsi mptspi
-    xen-blkfront {_STORAGE} {_BUSES}
-    """.split()
+_ARM_FILESYSTEMS = (
+    "sha1-ce sha2-ce sha3-ce sha512-ce sha512-arm64 aes-arm64 aes-ce-ccm aes-ce-blk aes-neon-blk ghash-ce"
 )
-"""What finding the root disk may take; the network is not used before the root is mounted."""
+
+_ARM_GUESTS = """
+virtio_blk virtio_net virtio_scsi virtio-rng virtio_balloon virtio_mmio vmw_vsock_virtio_transport qemu_fw_cfg
+hv_vmbus hv_storvsc hv_netvsc hv_utils xen-blkfront xen-netfront ena gve
+"""
+
+_ARM_STORAGE = """
+ahci ahci_platform nvme usb-storage uas sd_mod sr_mod sg sdhci-acpi sdhci-pci mmc_block
+"""
+
+_ARM_BUSES = "xhci-pci xhci-plat-hcd ehci-pci usbhid hid-generic gpio-pl061 gpio_keys"
+
+_ARM_ETHERNET = """
+e1000e igb igc ixgbe i40e ice r8169 realtek tg3 bnxt_en mlx5_core hns3 thunderx-nic nicvf
+r8152 ax88179_178a asix cdc_ether cdc_ncm cdc_mbim rndis_host smsc95xx lan78xx aqc111 qmi_wwan option
+"""
+
+_ARM_MACHINE = "sbsa_gwdt i6300esb softdog cppc_cpufreq ipmi_ssif ipmi_si ipmi_devintf"
+
+_PI_STORAGE = """
+sdhci-iproc bcm2835 bcm2835-mmc mmc_block reset-raspberrypi xhci-pci usb-storage uas sd_mod sg dwc2 nvme
+"""
+
+_PI_ETHERNET = """
+genet broadcom bcm7xxx bcm-phy-lib mdio-bcm-unimac
+r8152 ax88179_178a asix cdc_ether cdc_ncm cdc_mbim rndis_host smsc95xx lan78xx aqc111 qmi_wwan option
+"""
+
+_PI_MACHINE = """
+bcm2835_wdt bcm2711_thermal bcm2835_thermal raspberrypi-cpufreq raspberrypi-hwmon cpufreq_dt softdog
+iproc-rng200 bcm2835-rng i2c-bcm2835 i2c-dev i2c-mux-pinctrl spi-bcm2835 spidev gpio-regulator
+gpio-raspberrypi-exp leds-gpio leds-pwm pwm-bcm2835 nvmem-rmem rtc-ds1307 rtc-rv3028 rtc-pcf8523 rtc-pcf85063
+usbhid hid-generic vc-sm-cma
+"""
+
+_PI_UNDER_QEMU = "virtio_pci virtio_blk virtio_net virtio-rng virtio_scsi virtio_mmio virtio_console"
+"""What lets the same /usr and root boot on QEMU's `virt` machine, where the network can be tested."""
+
+_FIND_ROOT = """
+dm-mod dm-verity erofs ext4 vfat nls_cp437 nls_ascii nls_iso8859-1 nls_utf8 overlay loop efivarfs autofs4
+crc32c_generic xxhash_generic zstd
+"""
+
+
+def modules(arch: Arch, board: Board) -> tuple[str, ...]:
+    """Modules of every image for a target (facts: hardware, rpi), kept where the kernel flavour has them."""
+    match arch, board:
+        case Arch.X86_64, _:
+            machine = f"{_GUESTS} {_STORAGE} {_BUSES} {_ETHERNET} {_MACHINE}"
+        case Arch.ARM64, Board.RPI4:
+            machine = f"{_ARM_FILESYSTEMS} {_PI_STORAGE} {_PI_ETHERNET} {_PI_MACHINE} {_PI_UNDER_QEMU}"
+        case _:
+            machine = (
+                f"{_ARM_FILESYSTEMS} {_ARM_GUESTS} {_ARM_STORAGE} {_ARM_BUSES} {_ARM_ETHERNET} {_ARM_MACHINE}"
+            )
+    return tuple(f"{_FILESYSTEMS} {_NETWORK} {machine}".split())
+
+
+def initrd_modules(arch: Arch, board: Board) -> tuple[str, ...]:
+    """What finding the root disk may take; the network is not used before the root is mounted."""
+    match arch, board:
+        case Arch.X86_64, _:
+            machine = f"""
+                crc32c-intel sha256-ssse3 qemu_fw_cfg i6300esb virtio_blk virtio_scsi virtio-rng virtio_mmio
+                hv_vmbus hv_storvsc hyperv-keyboard vmw_pvscsi mptspi xen-blkfront {_STORAGE} {_BUSES}
+            """
+        case Arch.ARM64, Board.RPI4:
+            machine = f"""
+                sha2-ce sha256-arm64 bcm2835_wdt iproc-rng200 bcm2835-rng {_PI_STORAGE}
+                virtio_pci virtio_blk virtio-rng virtio_mmio
+            """
+        case _:
+            machine = f"""
+                sha2-ce sha256-arm64 qemu_fw_cfg i6300esb sbsa_gwdt virtio_blk virtio_scsi virtio-rng
+                virtio_mmio hv_vmbus hv_storvsc xen-blkfront {_ARM_STORAGE} {_ARM_BUSES}
+            """
+    return tuple(f"{_FIND_ROOT} {machine}".split())
+
 
 _SWITCHES = """
 NAMESPACES NET_NS PID_NS IPC_NS UTS_NS CGROUPS CGROUP_PIDS CGROUP_CPUACCT CGROUP_DEVICE CGROUP_FREEZER

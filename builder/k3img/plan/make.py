@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from k3img.node.model import Role
-from k3img.plan import initrd, kernel, system
+from k3img.plan import board, initrd, kernel, system
 from k3img.plan.model import (
     BuildInitrd,
     CopyCode,
@@ -30,12 +30,12 @@ from k3img.plan.model import (
     canonical,
 )
 from k3img.profile.kinds import MIB
-from k3img.profile.model import Compression
+from k3img.profile.model import Arch, Compression
 from k3img.runtime.config import image_config
 
 if TYPE_CHECKING:
     from k3img.plan.inputs import Inputs
-    from k3img.profile.model import Profile
+    from k3img.profile.model import Profile, Target
 
 SEED_SIZE = 16 * MIB
 RUNTIME_FOLDER = "/usr/lib/k3s"
@@ -49,6 +49,7 @@ def make(profile: Profile, inputs: Inputs) -> Plan:
         name=image_id(profile),
         version=image_version(profile, inputs.source_date_epoch),
         arch=profile.target.arch,
+        board=profile.target.board,
         source_date_epoch=inputs.source_date_epoch,
         builder=inputs.builder,
         lock=inputs.lock,
@@ -58,6 +59,7 @@ def make(profile: Profile, inputs: Inputs) -> Plan:
             _initrd(profile, inputs),
             _system(profile),
             _kernel(profile),
+            *board.firmware(profile),
             *_overlays(profile, inputs),
             _device_code(inputs),
             *_baked_in(profile, inputs),
@@ -102,7 +104,10 @@ def _initrd(profile: Profile, inputs: Inputs) -> BuildInitrd:
         remove=initrd.REMOVE,
         programs=initrd.PROGRAMS,
         rules=initrd.RULES,
-        modules=(*kernel.INITRD_MODULES, *profile.os.initrd_modules),
+        modules=(
+            *kernel.initrd_modules(profile.target.arch, profile.target.board),
+            *profile.os.initrd_modules,
+        ),
         overlay="initrd",
         digest=inputs.overlays.get("initrd", ""),
         reason="makes slot B and the root on first boot, fills /etc, reboots instead of hanging",
@@ -129,7 +134,7 @@ def _system(profile: Profile) -> InstallSystem:
 
 def _kernel(profile: Profile) -> TrimKernel:
     return TrimKernel(
-        modules=kernel.MODULES,
+        modules=kernel.modules(profile.target.arch, profile.target.board),
         required=(*profile.os.modules, *profile.os.initrd_modules),
         firmware=profile.os.firmware,
         configs=kernel.K3S_CONFIGS,
@@ -253,6 +258,15 @@ def _masks() -> MaskUnits:
     return MaskUnits(units=(*system.MASKED, *system.LOGIN_UNITS), reason="no login, nothing computed twice")
 
 
+def _consoles(target: Target) -> tuple[str, ...]:
+    """x86: both are consoles, the last one is /dev/console; a machine without that port has no harm of it.
+
+    ARM's firmware names the serial port itself, in the device tree or ACPI's SPCR, and it differs: a Pi's
+    is ttyS1, and the ttyAMA0 of other machines is its Bluetooth (facts: rpi).
+    """
+    return ("console=ttyS0,115200", "console=tty0") if target.arch is Arch.X86_64 else ()
+
+
 def _disk(profile: Profile) -> MakeDisk:
     image = profile.image
     return MakeDisk(
@@ -263,8 +277,7 @@ def _disk(profile: Profile) -> MakeDisk:
         compression=image.compression,
         kernel_command_line=(
             "rw",
-            # Both are consoles; the last one is /dev/console. A machine without that port has no harm of it.
-            *("console=ttyS0,115200", "console=tty0"),
+            *_consoles(profile.target),
             *("systemd.firstboot=off", "panic=10", "systemd.crash_action=reboot", "audit=0", "quiet"),
             # What containers use. Debian's list also has tomoyo and ipe, which are asked about every path,
             # and bpf, for which systemd loads a program at each start.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    from k3img.profile.boards import Board
     from k3img.profile.model import Arch, Compression, Format
 
 T = TypeVar("T")
@@ -78,6 +79,31 @@ class BuildInitrd:
     modules: tuple[str, ...]
     overlay: str
     digest: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootPackage:
+    """A Debian package that files are taken from, of `at_least` this version, from one of these suites."""
+
+    name: str
+    at_least: str
+    suites: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BootFirmware:
+    """Put a board's boot firmware onto the ESP.
+
+    `files` are (package, glob in it, name on the ESP or '' for its own); `device_trees` are globs below the
+    kernel's device trees, for the ESP's root; `texts` are files of ours by name.
+    """
+
+    packages: tuple[BootPackage, ...]
+    files: tuple[tuple[str, str, str], ...]
+    device_trees: tuple[str, ...]
+    texts: tuple[tuple[str, str], ...]
+    mirror: str | None
     reason: str
 
 
@@ -156,6 +182,7 @@ Step: TypeAlias = (
     | BuildInitrd
     | InstallSystem
     | TrimKernel
+    | BootFirmware
     | CopyOverlay
     | CopyFile
     | CopyCode
@@ -178,6 +205,7 @@ class Plan:
     name: str
     version: str
     arch: Arch
+    board: Board
     source_date_epoch: int
     builder: str
     lock: str

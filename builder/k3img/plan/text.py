@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from k3img.plan.model import (
+    BootFirmware,
     BuildInitrd,
     CopyCode,
     CopyFile,
@@ -49,6 +50,8 @@ def _what(step: Step) -> str:  # noqa: C901 - one line a kind
             return (
                 f"keep {len(step.modules) + len(step.required)} named modules, {len(step.firmware)} firmware"
             )
+        case BootFirmware():
+            return f"put boot firmware onto the ESP, from {', '.join(p.name for p in step.packages)}"
         case CopyOverlay():
             return f"copy overlay {step.name}"
         case CopyFile():

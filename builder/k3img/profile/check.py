@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from k3img.profile import check_cluster, check_k3s
+from k3img.profile.boards import BOOT_PACKAGES, Board
 from k3img.profile.kinds import MIB
-from k3img.profile.model import Arch, Board, KernelFlavour
+from k3img.profile.model import Arch, KernelFlavour
 from k3img.profile.sink import suggest
 from k3img.profile.source import COMMAND_LINE
 
@@ -63,11 +64,30 @@ def _target(profile: Profile, sink: Sink) -> None:
         return
     if board is Board.RPI4 and arch is not Arch.ARM64:
         sink.problem("target.arch", f"is {arch}, a Raspberry Pi 4 is arm64", "Write arch: arm64.")
-    elif os.kernel is KernelFlavour.CLOUD and arch is not Arch.X86_64:
+        return
+    _boot_packages(profile, sink)
+    if os.kernel is KernelFlavour.CLOUD and arch is not Arch.X86_64:
         hint = "Write generic, or remove the line."
         sink.problem("os.kernel", f"is cloud, which is for virtual machines of x86-64, not {arch}", hint)
     if os.microcode and arch is not Arch.X86_64:
         sink.problem("os.microcode", f"is for Intel and AMD, the target is {arch}", "Remove it.")
+
+
+def _boot_packages(profile: Profile, sink: Sink) -> None:
+    board, given = profile.target.board, profile.target.boot_packages
+    needed = BOOT_PACKAGES.get(board, ())
+    for name in needed:
+        if name not in given:
+            hint = f"Write {name}: {{at-least: VERSION, suites: [SUITE]}} there, or extend rpi4."
+            sink.problem(
+                "target.boot-packages", f"lacks {name}, which a board of type {board} boots from", hint
+            )
+    for name, package in given.items():
+        if name not in needed:
+            hint = f"Known are {', '.join(needed)}." if needed else "Remove it."
+            sink.problem(f"target.boot-packages.{name}", f"is nothing that {board} boots from", hint)
+        elif not package.suites:
+            sink.problem(f"target.boot-packages.{name}.suites", "is empty", "Name a suite such as forky.")
 
 
 def _image(profile: Profile, sink: Sink) -> None:

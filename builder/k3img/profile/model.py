@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from k3img.node import check
 from k3img.node.model import EMPTY, DatastoreKind, Node
 from k3img.profile import rules
+from k3img.profile.boards import Board, BootPackage
 from k3img.profile.kinds import MIB, Choice, Flag, Size, Text
 from k3img.profile.special import DatastoreEntry, NodesEntry, OptionsEntry
 from k3img.profile.tables import Free, ListOf, MapOf, key, section
@@ -32,13 +33,6 @@ class Arch(StrEnum):
     def debian(self) -> str:
         """Debian's name: `amd64`, `arm64`."""
         return "amd64" if self is Arch.X86_64 else "arm64"
-
-
-class Board(StrEnum):
-    """How the machine boots."""
-
-    UEFI = "uefi"
-    RPI4 = "rpi4"
 
 
 class Suite(StrEnum):
@@ -103,7 +97,10 @@ class Format(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """The machines that an image is for."""
+    """The machines that an image is for.
+
+    `boot_packages`, by name, are not installed: files of theirs go onto the ESP.
+    """
 
     arch: Arch = field(
         default=Arch.X86_64,
@@ -112,6 +109,13 @@ class Target:
     board: Board = field(
         default=Board.UEFI,
         metadata=key(Choice(of=Board), "How the machine boots: uefi, or rpi4 for a Raspberry Pi 4."),
+    )
+    boot_packages: Mapping[str, BootPackage] = field(
+        default=EMPTY,
+        metadata=key(
+            MapOf(item=section(BootPackage), key_rule=rules.package),
+            "Packages with the board's boot firmware, which may be newer than the suite.",
+        ),
     )
 
 

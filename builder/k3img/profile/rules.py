@@ -22,6 +22,7 @@ FIRMWARE = r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*/?"
 OVERLAY = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 NAME = f"[a-z0-9]([-a-z0-9]{{0,{MAX_NAME - 2}}}[a-z0-9])?"
+SUITE = "[a-z][a-z-]*"
 URL = r"https?://\S+"
 
 IMAGE_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.lz4", ".tar.bz2")
@@ -50,6 +51,22 @@ def package(text: str) -> Fault | None:
         return None
     hint = "Write the name alone: versions are kept by `k3img lock`." if re.search("[=/ ]", text) else ""
     return Fault(f"{text!r} is no name of a Debian package", hint)
+
+
+def debian_version(text: str) -> Fault | None:
+    """A version of a Debian package (Debian policy 5.6.12)."""
+    if re.fullmatch(r"([0-9]+:)?[0-9][A-Za-z0-9.+~-]*", text):
+        return None
+    return Fault(
+        f"{text!r} is no version of a Debian package", "Write it as apt does, such as 2026.10~rc5-1."
+    )
+
+
+def suite(text: str) -> Fault | None:
+    """The name of a Debian suite."""
+    if re.fullmatch(SUITE, text):
+        return None
+    return Fault(f"{text!r} is no name of a Debian suite", "Write one such as trixie, forky or experimental.")
 
 
 def timezone(text: str) -> Fault | None:

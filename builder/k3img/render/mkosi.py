@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
-from k3img.plan.model import BuildInitrd, FetchRuntime, InstallSystem, MakeDisk, MaskUnits, Plan, TrimKernel
+from k3img.plan.model import (
+    BootFirmware,
+    BuildInitrd,
+    FetchRuntime,
+    InstallSystem,
+    MakeDisk,
+    MaskUnits,
+    Plan,
+    TrimKernel,
+)
 from k3img.profile.kinds import MIB
 from k3img.profile.model import Compression
 
@@ -102,6 +111,7 @@ def prepare_input(plan: Plan) -> str:
     kernel = plan.one(TrimKernel)
     spec = {
         "remove": plan.one(InstallSystem).remove,
+        "device_trees": [name for step in plan.all(BootFirmware) for name in step.device_trees],
         "kernel": {
             "modules": kernel.modules,
             "required": kernel.required,

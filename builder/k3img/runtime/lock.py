@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from k3img.runtime.release import Artifact
 
 FORMAT = 1
-SECTIONS = ("image", "initrd", "tools")
-"""Who a list of packages is for: the image, its initrd, or the tools tree that builds both."""
+SECTIONS = ("image", "initrd", "tools", "boot")
+"""Who a list of packages is for: the image, its initrd, the tools tree of both, a board's boot firmware."""
 
 _HEADER = """\
 # What {profile} is built from, each with its sha256. Written by `k3img lock`.

@@ -9,13 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k3img import proc
 from k3img.errors import ProgramError
+from k3img.image import gpt
 from k3img.profile.model import Arch
 from k3img.tools import qemu_img
 from k3img.tree import give_to_caller
-from k3img.vm import channel
+from k3img.vm import channel, raspi
 from k3img.vm.faults import MachineError
 from k3img.vm.machine import Machine
+from k3img.vm.raspi import PiBoot
 from k3img.vm.spec import GIB, Accel, Bus, Disk, MachineSpec, Network, Sockets
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ class Hardware:
     cpus: int = 2
     watchdog: bool = False
     rtc: str | None = None
+    pi: bool = False
+    """QEMU's Raspberry Pi 4 in the place of all that: a card and a serial port."""
 
 
 @contextmanager
@@ -76,17 +81,17 @@ def machine(
             disks = _disks(image, toolbox, made, Disk(path=overlay, durable=disk is not None), private)
         except ProgramError as error:
             raise MachineError("the machine's disks cannot be made", details=error.details) from error
-        if images is not None:
+        if images is not None and not made.pi:
             disks = (*disks, Disk(path=images, format="raw", serial=TESTS_SERIAL, read_only=True))
         firmware = toolbox.firmware(image.arch.debian)
         spec = MachineSpec(
             name=image.profile,
             program=toolbox.argv(QEMU[image.arch]),
-            data=toolbox.qemu_data(),
+            data=toolbox.qemu_data(QEMU[image.arch]),
             arch=image.arch,
             accel=accel,
-            memory=made.memory,
-            cpus=made.cpus,
+            memory=raspi.MEMORY if made.pi else made.memory,
+            cpus=raspi.CPUS if made.pi else made.cpus,
             firmware_code=firmware.code,
             sockets=Sockets(folder=private),
             disks=disks,
@@ -95,6 +100,7 @@ def machine(
             kernel_extra=_kernel_extra(image.arch, accel),
             watchdog=made.watchdog,
             rtc=made.rtc,
+            pi=_pi_boot(image, toolbox, private) if made.pi else None,
         )
         with Machine(spec, firmware) as ready:
             try:
@@ -103,6 +109,22 @@ def machine(
                 ready.close()
                 if folder is not None:
                     _keep(private, folder, label)
+
+
+def _pi_boot(image: ReleasedImage, toolbox: Toolbox, private: Path) -> PiBoot:
+    """U-Boot and the device tree from the image's own ESP, the latter fit for QEMU."""
+    esp = next(part for part in gpt.read(image.raw) if part.kind == "esp")
+    names = (raspi.U_BOOT, raspi.DEVICE_TREE)
+    try:
+        for name in names:
+            source = f"{image.raw}@@{esp.start}"
+            proc.run([*toolbox.argv("mcopy"), "-n", "-i", source, f"::{name}", private / name])
+        for command in raspi.edits(toolbox.argv("fdtput"), private / raspi.DEVICE_TREE):
+            proc.run(command)
+    except ProgramError as error:
+        raise MachineError("the image has no boot files for QEMU's Pi", details=error.details) from error
+    u_boot, tree = (private / name for name in names)
+    return PiBoot(u_boot=u_boot, device_tree=tree)
 
 
 def _kernel_extra(arch: Arch, accel: Accel) -> str:
@@ -120,7 +142,8 @@ def _disks(
 ) -> tuple[Disk, ...]:
     program = toolbox.argv("qemu-img")
     if not first.path.exists():
-        qemu_img.create_overlay(program, image.raw, first.path, size=DISK)
+        size = raspi.CARD if hardware.pi else DISK
+        qemu_img.create_overlay(program, image.raw, first.path, size=size)
         give_to_caller(first.path)
     disks = [replace(first, bus=hardware.bus)]
     for number, bus in enumerate(hardware.spare):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3img.errors import UsageError, VerifyError
 from k3img.log import progress, step
+from k3img.profile.boards import Board
 from k3img.profile.model import Arch
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class ReleasedImage:
     profile: str
     version: str
     arch: Arch
+    board: Board
     raw: Path
     sha256: str
     runtime: str
@@ -53,6 +55,7 @@ def load(folder: Path, profile: str) -> ReleasedImage:
             profile=str(manifest["profile"]),
             version=str(manifest["version"]),
             arch=Arch(manifest["arch"]),
+            board=Board(manifest["board"]),
             raw=raw,
             sha256=_sums(folder)[raw.name],
             runtime=str(runtime["version"]),

@@ -24,6 +24,10 @@ STANDIN_NOTE = (
     "line. Not covered: flannel, coredns, traefik, servicelb, metrics-server, local-path, helm controller."
 )
 
+PI_NOTE = (
+    "Not provable in QEMU, only on a Raspberry Pi: EEPROM, start4.elf and config.txt, what they do to the "
+    "device tree, the network chip, USB 3 and PCIe, the EMMC2 slot, WiFi, the watchdog's reset."
+)
 EMULATED_NOTE = (
     "Emulated: mitigations=off was added to the kernel's command line, from outside; the image is unchanged."
 )

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from k3img.errors import MissingToolError, VerifyError
 from k3img.log import line, step
+from k3img.profile.boards import Board
 from k3img.verify import boot, released
 from k3img.verify.life import Life
-from k3img.verify.report import EMULATED_NOTE, STANDIN_NOTE, Check, Outcome, Report
+from k3img.verify.report import EMULATED_NOTE, PI_NOTE, STANDIN_NOTE, Check, Outcome, Report
 from k3img.vm.spec import Accel
 
 if TYPE_CHECKING:
@@ -29,14 +30,19 @@ if TYPE_CHECKING:
     from k3img.verify.released import ReleasedImage
 
 STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE, SSH = "standard", "first-boot", "link-down", "hardware", "ssh"
+BOOT_CHAIN = "boot-chain"
 SCENARIOS = {
     STANDARD: ("standard",),
     FIRST_BOOT: ("standard/test_1_first_boot.py", "standard/test_3_cluster.py"),
     LINK_DOWN: ("link_down",),
     HARDWARE: ("hardware",),
     SSH: ("ssh",),
+    BOOT_CHAIN: ("boot_chain",),
 }
 """What of tests/image each runs. `standard` is one machine's life, `first-boot` the part up to a pod."""
+
+USUAL = {Board.UEFI: (STANDARD,), Board.RPI4: (BOOT_CHAIN, FIRST_BOOT)}
+"""What is run for a board when nobody says. A Pi's /usr and root boot on QEMU's `virt` machine as well."""
 
 _BETWEEN = "Image"  # the group of the checks that need no machine
 
@@ -88,6 +94,7 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
         notes=(
             *((STANDIN_NOTE,) if image.standin else ()),
             *((EMULATED_NOTE,) if accel is Accel.TCG else ()),
+            *((PI_NOTE,) if image.board is Board.RPI4 else ()),
             *options.notes,
         ),
         console=tuple(entry for plugin in plugins for entry in plugin.console),

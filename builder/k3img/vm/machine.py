@@ -69,10 +69,11 @@ class Machine(Verbs):
         firmware.install(self._files, self.spec.sockets)
         with ExitStack() as stack:
             qemu, qmp = self._open(stack, argv(self.spec))
-            channel = Channel(self.spec.sockets.channel)
-            stack.callback(channel.close)
-            self._qemu, self._qmp, self._channel = qemu, qmp, channel
+            self._qemu, self._qmp = qemu, qmp
             stack.callback(self._forget)
+            if self.spec.pi is None:  # that one has no virtio
+                self._channel = Channel(self.spec.sockets.channel)
+                stack.callback(self._channel.close)
             if self.spec.network is not None and not self.spec.network.link:
                 qmp.link(up=False)
             log = stack.enter_context(ConsoleLog(self.spec.sockets.console_log))

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from k3img.vm.raspi import PiBoot
+
 API_PORT = 6443
 """Where k3s serves Kubernetes' API in the guest."""
 
@@ -150,10 +152,14 @@ class MachineSpec:
     kernel_extra: str = ""
     rtc: str | None = None
     watchdog: bool = False
+    pi: PiBoot | None = None
+    """Set for QEMU's Raspberry Pi 4, which has the disk as its card, a serial port, and nothing else."""
 
 
 def argv(spec: MachineSpec) -> tuple[str, ...]:
     """QEMU's command line. The machine starts paused (`-S`), so that cables can be pulled before power on."""
+    if spec.pi is not None:
+        return _pi_argv(spec, spec.pi)
     return (
         *spec.program,
         "-name", _escaped(spec.name),
@@ -174,6 +180,26 @@ def argv(spec: MachineSpec) -> tuple[str, ...]:
         *(arg for index, disk in enumerate(spec.disks) for arg in _disk(disk, index)),
         *_network(spec.network),
         *_smbios(spec),
+    )  # fmt: skip
+
+
+def _pi_argv(spec: MachineSpec, pi: PiBoot) -> tuple[str, ...]:
+    card = spec.disks[0]
+    return (
+        *spec.program,
+        "-name", _escaped(spec.name),
+        *(arg for folder in spec.data for arg in ("-L", str(folder))),
+        "-no-user-config", "-nodefaults",
+        "-display", "none",
+        "-S",
+        "-machine", "raspi4b",
+        "-m", f"{spec.memory}M",
+        "-smp", str(spec.cpus),
+        "-kernel", str(pi.u_boot),
+        "-dtb", str(pi.device_tree),
+        *_qmp(spec.sockets),
+        *_console(spec.sockets),
+        "-drive", f"if=sd,format={card.format},file={_escaped(card.path)}",
     )  # fmt: skip
 
 
@@ -216,12 +242,18 @@ def _ports(sockets: Sockets) -> tuple[str, ...]:
     """QMP, the serial console (logged by QEMU itself, so that nothing is lost) and the test channel."""
     return (
         *_qmp(sockets),
-        "-chardev", f"socket,id=console,path={_escaped(sockets.console)},server=on,wait=off,"
-                    f"logfile={_escaped(sockets.console_log)},logappend=on",
-        "-serial", "chardev:console",
+        *_console(sockets),
         "-device", "virtio-serial-pci",
         "-chardev", f"socket,id=channel,path={_escaped(sockets.channel)},server=on,wait=off",
         "-device", f"virtserialport,chardev=channel,name={CHANNEL_PORT}",
+    )  # fmt: skip
+
+
+def _console(sockets: Sockets) -> tuple[str, ...]:
+    return (
+        "-chardev", f"socket,id=console,path={_escaped(sockets.console)},server=on,wait=off,"
+                    f"logfile={_escaped(sockets.console_log)},logappend=on",
+        "-serial", "chardev:console",
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def main() -> int:
         trim_libraries()
         trim_units()
     compile_python()
+    keep_device_trees(spec.get("device_trees", []))
     if kernel := spec.get("kernel"):
         folders = sorted((ROOT / "usr/lib/modules").iterdir())
         if len(folders) != 1:
@@ -53,6 +54,21 @@ def remove(patterns: list[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def keep_device_trees(patterns: list[str]) -> None:
+    """Put the wanted device trees of the kernel's package onto the ESP; the others (56 MB on arm64) go."""
+    places = [path for path in (ROOT / "usr/lib").glob("linux-image-*") if path.is_dir()]
+    esp = ROOT / "efi"
+    for place in places:
+        for pattern in patterns:
+            found = sorted(place.glob(pattern))
+            if not found:
+                sys.exit(f"k3img: the kernel's package has no device tree {pattern}")
+            for path in found:
+                esp.mkdir(exist_ok=True)
+                shutil.copyfile(path, esp / path.name)
+        shutil.rmtree(place)
 
 
 def compile_python() -> None:
