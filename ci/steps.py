@@ -142,7 +142,9 @@ def build(
     runtime = () if ctx.runtime == ("--locked",) and profile != "x86" else ctx.runtime
     packing = ("--set", f"image.compression={level}")
     do("k3img", "build", "--profile", profile, "--out", folder, *runtime, *packing, *more)
-    return complete(folder)
+    manifest = complete(folder)
+    do("k3img", "inspect", folder / manifest["image"]["raw"])
+    return manifest
 
 
 def complete(folder: Path) -> dict[str, Any]:
