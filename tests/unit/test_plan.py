@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from k3img.tree import Tree
 
 EPOCH = 1_790_000_000
-SHIPPED = ("x86", "x86-cloud", "x86-debug")
+SHIPPED = ("x86", "x86-cloud", "x86-debug", "arm64", "rpi4")
 
 
 def plan_of(project: Tree, name: str, **changes: Any) -> Plan:
