@@ -216,7 +216,7 @@ def actionlint(ctx: Context) -> None:
     """The workflows, linted by actionlint."""
     files = sorted((ctx.root / ".github/workflows").glob("*.y*ml"))
     expect(files, "there are no workflows")
-    do(go(ctx), "run", ACTIONLINT, *files, cwd=ctx.root, env=go_environment(ctx))
+    do("ci/runtime", "go", "run", ACTIONLINT, *files, cwd=ctx.root)
 
 
 def runtime_go_tests(ctx: Context) -> None:
@@ -290,24 +290,6 @@ def _read(terminal: int, seconds: float) -> bytes | None:
         return None
     os.write(sys.stdout.fileno(), block)
     return block
-
-
-def go(ctx: Context) -> str:
-    """A Go as new as the stand-in needs: the host's, else the one that ci/runtime installs."""
-    folders = (*os.environ["PATH"].split(os.pathsep), "/usr/local/go/bin")
-    for candidate in (f"{folder}/go" for folder in folders):
-        if os.access(candidate, os.X_OK):
-            version = re.search(r"go1\.(\d+)", do(candidate, "version"))
-            if version and int(version[1]) >= 26:
-                return candidate
-    do("ci/runtime", cwd=ctx.root)
-    return str(ctx.root / ".venv/bin/go")
-
-
-def go_environment(ctx: Context) -> dict[str, str]:
-    """Go's caches where ci/runtime has them."""
-    folders = {"GOMODCACHE": f"{ctx.cache}/go/mod", "GOCACHE": f"{ctx.cache}/go/build"}
-    return {"GOTOOLCHAIN": "local", "GOFLAGS": "-modcacherw", **folders}
 
 
 PARTS = (

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k3img import proc
 from k3img.errors import BuildError, ProgramError
@@ -18,7 +19,7 @@ from k3img.tools.apt import PackageRecord, PrivateApt, sha256_of, sources
 from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from k3img.plan.model import BootPackage, Plan
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from k3img.tools.apt import PackageFile
     from k3img.tools.debrepo import Deb
     from k3img.tree import Tree
+
+AnyPackage = TypeVar("AnyPackage", "PackageRecord", "Deb")
 
 SECTION = "boot"
 """Its packages in a lock and in a manifest."""
@@ -105,31 +108,19 @@ def pin(about: Mapping[str, Any], plan: Plan, tree: Tree, log: Path | None) -> l
     return found
 
 
-def _updated(step: BootFirmware, arch: Arch, tree: Tree, log: Path | None) -> _Updated:
-    return _Updated(apt_for(step, arch, tree, log))
-
-
-class _Updated:
-    """A private apt with fresh lists; as a context manager."""
-
-    def __init__(self, apt: PrivateApt) -> None:
-        self._apt = apt
-
-    def __enter__(self) -> PrivateApt:
-        self._apt.__enter__()
+@contextmanager
+def _updated(step: BootFirmware, arch: Arch, tree: Tree, log: Path | None) -> Iterator[PrivateApt]:
+    """A private apt with fresh lists."""
+    with apt_for(step, arch, tree, log) as apt:
         try:
-            self._apt.update()
+            apt.update()
         except ProgramError as error:
-            self._apt.__exit__(None, None, None)
             raise BuildError(
                 "the mirror cannot be asked for the board's boot firmware",
                 details=error.details,
                 hint=f"{error.hint} {UPDATE}",
             ) from error
-        return self._apt
-
-    def __exit__(self, *_: object) -> None:
-        self._apt.__exit__(None, None, None)
+        yield apt
 
 
 def locked(step: BootFirmware, lock: Lock) -> list[PackageFile]:
@@ -158,12 +149,7 @@ def choose(packages: Iterable[BootPackage], records: Iterable[PackageRecord]) ->
     chosen: list[PackageRecord] = []
     lost: list[str] = []
     for package in packages:
-        fit: PackageRecord | None = None
-        for record in there:
-            usable = record.name == package.name and record.suite in package.suites
-            if usable and not older(record.version, fit.version if fit else package.at_least):
-                fit = record
-        if fit is not None:
+        if fit := _newest(package, (record for record in there if record.suite in package.suites)):
             chosen.append(fit)
         else:
             have = sorted({f"{r.version} ({r.suite})" for r in there if r.name == package.name})
@@ -186,16 +172,17 @@ def take_kept(folder: Path | None, place: Path, pins: Iterable[PackageFile]) -> 
 def newest_of(packages: Sequence[BootPackage], folder: Path) -> tuple[Deb, ...] | None:
     """Of the .deb files in a folder the newest of each package that is new enough; None unless it has all."""
     debs = [debrepo.read_deb(path) for path in sorted(folder.glob("*.deb"))]
-    found = []
-    for package in packages:
-        fit: Deb | None = None
-        for deb in debs:
-            if deb.name == package.name and not older(deb.version, fit.version if fit else package.at_least):
-                fit = deb
-        if fit is None:
-            return None
-        found.append(fit)
-    return tuple(found)
+    found = [fit for package in packages if (fit := _newest(package, debs))]
+    return tuple(found) if len(found) == len(packages) else None
+
+
+def _newest(package: BootPackage, there: Iterable[AnyPackage]) -> AnyPackage | None:
+    """Of the packages of that name the newest that is new enough; of equal ones the last."""
+    fit: AnyPackage | None = None
+    for one in there:
+        if one.name == package.name and not older(one.version, fit.version if fit else package.at_least):
+            fit = one
+    return fit
 
 
 def older(one: str, other: str) -> bool:

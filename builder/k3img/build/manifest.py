@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from k3img.runtime.release import Artifact
 
-FULL = 0.8
-"""Share of its slot that a /usr may fill: the rest is for the next version."""
-
 
 def describe(plan: Plan, raw: Path, artifact: Artifact, *, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest without the files' hashes. Raises `BuildError` for a /usr too big for its slot."""
@@ -63,9 +60,9 @@ def describe(plan: Plan, raw: Path, artifact: Artifact, *, facts: Mapping[str, A
 
 def check_slot(used: int, slot: int) -> None:
     """Raise `BuildError` when `used` bytes of /usr leave no room for an update in a slot of `slot` bytes."""
-    if used > FULL * slot:
+    if used > gpt.FULL * slot:
         raise BuildError(
-            f"/usr is {used / 1e6:.0f} MB, more than {FULL:.0%} of its slot of {slot / 1e6:.0f} MB",
+            f"/usr is {used / 1e6:.0f} MB, more than {gpt.FULL:.0%} of its slot of {slot / 1e6:.0f} MB",
             hint="Take packages, images or modules out of the profile, or give a bigger image.slot; "
             "a device's slots never change, so leave room.",
         )

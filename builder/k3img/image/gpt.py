@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 SECTOR = 512
 
+FULL = 0.8
+"""Share of its slot that a /usr may fill: the rest is for the next version."""
+
 # Discoverable Partitions Specification (uapi-group.org); the rest is UEFI's.
 TYPES = {
     "esp": uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"),

@@ -38,9 +38,12 @@ xhci-pci ehci-pci usbhid hid-generic intel-lpss-pci intel-lpss-acpi i2c-i801
 pinctrl-alderlake pinctrl-jasperlake pinctrl-elkhartlake
 """
 
+_USB_ETHERNET = """
+r8152 ax88179_178a asix cdc_ether cdc_ncm cdc_mbim rndis_host smsc95xx lan78xx aqc111 qmi_wwan option
+"""
+
 _ETHERNET = """
 e1000 e1000e igb igc ixgbe i40e ice r8169 realtek atlantic tg3 bnx2 bnxt_en alx atl1c sky2 mlx4_en mlx5_core
-r8152 ax88179_178a asix cdc_ether cdc_ncm cdc_mbim rndis_host smsc95xx lan78xx aqc111 qmi_wwan option
 """
 
 _MACHINE = """
@@ -65,7 +68,6 @@ _ARM_BUSES = "xhci-pci xhci-plat-hcd ehci-pci usbhid hid-generic gpio-pl061 gpio
 
 _ARM_ETHERNET = """
 e1000e igb igc ixgbe i40e ice r8169 realtek tg3 bnxt_en mlx5_core hns3 thunderx-nic nicvf
-r8152 ax88179_178a asix cdc_ether cdc_ncm cdc_mbim rndis_host smsc95xx lan78xx aqc111 qmi_wwan option
 """
 
 _ARM_MACHINE = "sbsa_gwdt i6300esb softdog cppc_cpufreq ipmi_ssif ipmi_si ipmi_devintf"
@@ -76,7 +78,6 @@ sdhci-iproc bcm2835 bcm2835-mmc mmc_block reset-raspberrypi xhci-pci usb-storage
 
 _PI_ETHERNET = """
 genet broadcom bcm7xxx bcm-phy-lib mdio-bcm-unimac
-r8152 ax88179_178a asix cdc_ether cdc_ncm cdc_mbim rndis_host smsc95xx lan78xx aqc111 qmi_wwan option
 """
 
 _PI_MACHINE = """
@@ -99,12 +100,16 @@ def modules(arch: Arch, board: Board) -> tuple[str, ...]:
     """Modules of every image for a target (facts: hardware, rpi), kept where the kernel flavour has them."""
     match arch, board:
         case Arch.X86_64, _:
-            machine = f"{_GUESTS} {_STORAGE} {_BUSES} {_ETHERNET} {_MACHINE}"
+            machine = f"{_GUESTS} {_STORAGE} {_BUSES} {_ETHERNET} {_USB_ETHERNET} {_MACHINE}"
         case Arch.ARM64, Board.RPI4:
-            machine = f"{_ARM_FILESYSTEMS} {_PI_STORAGE} {_PI_ETHERNET} {_PI_MACHINE} {_PI_UNDER_QEMU}"
+            machine = (
+                f"{_ARM_FILESYSTEMS} {_PI_STORAGE} {_PI_ETHERNET} {_USB_ETHERNET} {_PI_MACHINE} "
+                f"{_PI_UNDER_QEMU}"
+            )
         case _:
             machine = (
-                f"{_ARM_FILESYSTEMS} {_ARM_GUESTS} {_ARM_STORAGE} {_ARM_BUSES} {_ARM_ETHERNET} {_ARM_MACHINE}"
+                f"{_ARM_FILESYSTEMS} {_ARM_GUESTS} {_ARM_STORAGE} {_ARM_BUSES} {_ARM_ETHERNET} "
+                f"{_USB_ETHERNET} {_ARM_MACHINE}"
             )
     return tuple(f"{_FILESYSTEMS} {_NETWORK} {machine}".split())
 

@@ -49,7 +49,10 @@ class Hardware:
     watchdog: bool = False
     rtc: str | None = None
     pi: bool = False
-    """QEMU's Raspberry Pi 4 in the place of all that: a card and a serial port."""
+    """QEMU's Raspberry Pi 4 in the place of all that: a card and a serial port, see `PI`."""
+
+
+PI = Hardware(memory=raspi.MEMORY, cpus=raspi.CPUS, pi=True)
 
 
 @contextmanager
@@ -90,8 +93,8 @@ def machine(
             data=toolbox.qemu_data(QEMU[image.arch]),
             arch=image.arch,
             accel=accel,
-            memory=raspi.MEMORY if made.pi else made.memory,
-            cpus=raspi.CPUS if made.pi else made.cpus,
+            memory=made.memory,
+            cpus=made.cpus,
             firmware_code=firmware.code,
             sockets=Sockets(folder=private),
             disks=disks,

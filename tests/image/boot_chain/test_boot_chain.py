@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.verify.boot import Hardware
+from k3img.verify.boot import PI
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ U_BOOT, STATUS = 60, 300
 def life(verify: VerifyPlugin) -> Iterator[Life]:
     """QEMU's Raspberry Pi 4, with the image on its card."""
     with ExitStack() as stack:
-        yield verify.open_life(stack, Hardware(pi=True))
+        yield verify.open_life(stack, PI)
 
 
 def test_u_boot(life: Life, evidence: Callable[[object], None]) -> None:

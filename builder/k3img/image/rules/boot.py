@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from k3img.image.opened import Opened
 
 SECTIONS = (".linux", ".initrd", ".cmdline", ".osrel", ".uname")
-FULL = 0.8
-"""Share of its slot that a /usr may fill (k3img.build.manifest)."""
 
 PI_KEYS = {"arm_64bit", "kernel", "enable_uart", "uart_2ndstage", "upstream_kernel", "device_tree"}
 """Keys of config.txt that our images use; dtoverlay is none: the overlays are not on the ESP."""
@@ -105,8 +103,8 @@ def restarts(image: Opened) -> Iterator[str]:
 def room(image: Opened) -> Iterator[str]:
     """Room for the next version in each slot."""
     data, _ = gpt.usr(image.partitions)
-    if image.used > FULL * data.size:
-        yield f"/usr fills {image.used / data.size:.0%} of its slot; {FULL:.0%} is the most"
+    if image.used > gpt.FULL * data.size:
+        yield f"/usr fills {image.used / data.size:.0%} of its slot; {gpt.FULL:.0%} is the most"
 
 
 def cgroups(image: Opened) -> Iterator[str]:

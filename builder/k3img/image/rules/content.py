@@ -7,6 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from k3img.image.rules.model import usr_rule
+from k3img.image.uki import variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -131,10 +132,9 @@ def leftovers(image: Opened) -> Iterator[str]:
 
 def release(image: Opened) -> Iterator[str]:
     """os-release says which image, version and runtime this is."""
-    text = "\n".join(_lines(image.usr / "lib/os-release"))
-    known = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+    known = variables("\n".join(_lines(image.usr / "lib/os-release")))
     for name in ("IMAGE_ID", "IMAGE_VERSION", "K3IMG_PROFILE", "K3IMG_RUNTIME"):
-        if not known.get(name, "").strip('"'):
+        if not known.get(name):
             yield f"/usr/lib/os-release has no {name}"
 
 
