@@ -26,6 +26,7 @@ from ci.steps import (
     do,
     expect,
     linked,
+    may_use_sudo,
     need,
     ordinary_user,
     outside,
@@ -52,15 +53,16 @@ class Part:
 
 
 def user_build(ctx: Context) -> None:
-    """An ordinary user with a clone and a cache of their own sets up and builds."""
+    """An ordinary user with a clone and a cache of their own sets up and builds, then with sudo as well."""
     with ordinary_user() as (home, become):
         project = home / "k3img"
         do("git", "-c", "safe.directory=*", "clone", "--quiet", "--no-hardlinks", ctx.root, project)
         do("cp", "-r", ctx.mirror, home / "mirror")  # compiling the stand-in is not what this is about
         if become:
             do("chown", "-R", f"{home.stat().st_uid}:{home.stat().st_gid}", home)
-        env = {"K3IMG_CACHE": str(home / "cache"), **outside(ctx)}
-        cache = ("env", f"K3IMG_CACHE={home}/cache")
+        # The place where it is without this variable, which sudo does not hand on.
+        env = {"K3IMG_CACHE": str(home / ".cache/k3img"), **outside(ctx)}
+        cache = ("env", f"K3IMG_CACHE={home}/.cache/k3img")
         do(*become, *cache, "ci/setup", cwd=project, env=env)
         mirror = ("--k3s-mirror", str(home / "mirror"), "--set", f"k3s.version={ctx.standin}")
         do(*become, *cache, ".venv/bin/k3img", "build", "--profile", "x86", *mirror, cwd=project, env=env)
@@ -70,7 +72,11 @@ def user_build(ctx: Context) -> None:
         same = theirs["usrhash"] == ours["usrhash"]
         say(f"usrhash {'is the same as' if same else 'differs from'} that of {ctx.image}")
         if become:
-            foreign = do("find", project / "out", project / ".venv", "-user", "root", "-print", "-quit")
+            with may_use_sudo():
+                sudo = ("sudo", project / ".venv/bin/k3img", "build", "--profile", "x86", "--out", "out/sudo")
+                do(*become, *sudo, *mirror, "--set", "image.compression=fast", cwd=project, env=env)
+            complete(project / "out/sudo")
+            foreign = do("find", home, "-user", "root", "-print", "-quit")
             expect(not foreign, f"belongs to root: {foreign}")
         expect(not do("git", "-c", "safe.directory=*", "status", "--short", cwd=project), "git status")
 

@@ -216,6 +216,18 @@ def ordinary_user() -> Iterator[tuple[Path, tuple[str, ...]]]:
         remove_user()
 
 
+@contextmanager
+def may_use_sudo() -> Iterator[None]:
+    """Let the test user become root by sudo, for a while."""
+    need("sudo", "sudo")
+    rule = Path("/etc/sudoers.d") / USER
+    rule.write_text(f"{USER} ALL=(root) NOPASSWD: ALL\n", encoding="ascii")
+    try:
+        yield
+    finally:
+        rule.unlink()
+
+
 def remove_user() -> None:
     """Remove the test user and its home, if there is one and it is ours."""
     try:
