@@ -190,7 +190,7 @@ def test_public_keys_and_locked_accounts_are_no_secrets(usr: Path) -> None:
 def test_who_owns_it(image: Opened) -> None:
     first, *others = image.entries
     found = broken(dataclasses.replace(image, entries=(dataclasses.replace(first, uid=1000), *others)))
-    assert found == {"owners": (f"/usr/{first.path} belongs to user 1000",)}
+    assert found == {"owners": (f"/usr/{first.path} belongs to user 1000, group 0",)}
 
 
 def with_uki(image: Opened, **changes: Any) -> Opened:

@@ -11,6 +11,7 @@ import json
 import os
 import py_compile
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ def main() -> int:
     hide_kernel()
     report()
     shutil.rmtree(ROOT / "var/lib/dpkg", ignore_errors=True)
+    make_alike(int(os.environ["SOURCE_DATE_EPOCH"]))
     return 0
 
 
@@ -152,6 +154,22 @@ def make_seed(spec: dict[str, object]) -> None:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     os.utime(readme, (epoch, epoch))
     subprocess.run(["mcopy", "-m", "-i", path, readme, "::README.txt"], check=True)
+
+
+def make_alike(epoch: int) -> None:
+    """Owners, rights and times that do not tell who built the image, and when its packages were installed.
+
+    All of /usr is root's, also when root built it. Nobody logs in who could use a setuid program. Times are
+    all the image's own: mkosi leaves those alone that are older, of a tree that it took from its cache.
+    """
+    for path in (ROOT, *ROOT.rglob("*")):
+        about = path.lstat()
+        if path.is_relative_to(USR):
+            if about.st_uid or about.st_gid:
+                os.lchown(path, 0, 0)
+            if not stat.S_ISLNK(about.st_mode):
+                path.chmod(stat.S_IMODE(about.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
+        os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
 def report() -> None:

@@ -87,7 +87,7 @@ def compile_python() -> None:
         compileall.compile_dir(
             folder,
             quiet=1,
-            workers=0,
+            workers=1,  # what a process compiled before shows in the bytecode
             legacy=True,
             stripdir=str(ROOT),
             prependdir="/",
