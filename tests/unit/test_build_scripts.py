@@ -5,6 +5,7 @@ The few programs that the scripts start (depmod, cp, mkfs.vfat, mcopy) are repla
 
 from __future__ import annotations
 
+import compileall
 import json
 import lzma
 import shutil
@@ -41,6 +42,11 @@ class Trial:
 
     def run(self, argv: list[Any], **_: Any) -> None:
         self.started.append(str(argv[0]))
+        if argv[0] == sys.executable:
+            module = argv.index("-m") + 1
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "argv", argv[module:])
+                compileall.main()
         if argv[0] == "cp":
             copy = shutil.copytree if Path(argv[2]).is_dir() else shutil.copy2
             copy(argv[2], argv[3])

@@ -6,10 +6,8 @@ Runs at every build, right before the disk is made. What it does and why: docs/d
 
 from __future__ import annotations
 
-import compileall
 import json
 import os
-import py_compile
 import shutil
 import stat
 import subprocess
@@ -128,13 +126,9 @@ def compile_code() -> None:
 
     Checked by nobody at run time: /usr cannot change under it.
     """
-    compileall.compile_dir(
-        USR / "lib/k3img",
-        quiet=1,
-        stripdir=str(ROOT),
-        prependdir="/",
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )
+    compiler = [sys.executable, "-I", "-S", "-m", "compileall", "-q"]
+    where = ["-s", str(ROOT), "-p", "/", "--invalidation-mode", "unchecked-hash"]
+    subprocess.run([*compiler, *where, str(USR / "lib/k3img")], env={}, check=True)
 
 
 def make_seed(spec: dict[str, object]) -> None:
