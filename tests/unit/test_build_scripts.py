@@ -5,9 +5,10 @@ The few programs that the scripts start (depmod, cp, mkfs.vfat, mcopy) are repla
 
 from __future__ import annotations
 
-import compileall
+import importlib.util
 import json
 import lzma
+import marshal
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -42,11 +43,6 @@ class Trial:
 
     def run(self, argv: list[Any], **_: Any) -> None:
         self.started.append(str(argv[0]))
-        if argv[0] == sys.executable:
-            module = argv.index("-m") + 1
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "argv", argv[module:])
-                compileall.main()
         if argv[0] == "cp":
             copy = shutil.copytree if Path(argv[2]).is_dir() else shutil.copy2
             copy(argv[2], argv[3])
@@ -482,3 +478,14 @@ def test_all_images_of_a_plan_are_alike(trial: Trial, monkeypatch: pytest.Monkey
     assert [path.stat().st_mode & 0o7777 for path in (program, private, outside)] == [0o755, 0o750, 0o4755]
     times = {path.lstat().st_mtime_ns for path in (trial.root, program, link, outside, link.parent)}
     assert times == {1_795_000_000 * 10**9}
+
+
+def test_bytecode_does_not_tell_what_else_was_compiled() -> None:
+    code = compile("def f(a): return a.first + 'some text'\ng = 'some text'\n", "f.py", "exec")
+    head = importlib.util.MAGIC_NUMBER.ljust(16, b"\0")
+    shared, plain = (head + marshal.dumps(code, version) for version in (4, 2))
+    assert shared != plain
+    assert finalize.same_bytecode(shared) == finalize.same_bytecode(plain) == plain
+    assert marshal.loads(plain[16:]) == code
+    other = b"\1\2\3\4 of another Python"
+    assert finalize.same_bytecode(other) == other

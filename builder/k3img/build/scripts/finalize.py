@@ -6,8 +6,12 @@ Runs at every build, right before the disk is made. What it does and why: docs/d
 
 from __future__ import annotations
 
+import compileall
+import importlib.util
 import json
+import marshal
 import os
+import py_compile
 import shutil
 import stat
 import subprocess
@@ -126,9 +130,13 @@ def compile_code() -> None:
 
     Checked by nobody at run time: /usr cannot change under it.
     """
-    compiler = [sys.executable, "-I", "-S", "-m", "compileall", "-q"]
-    where = ["-s", str(ROOT), "-p", "/", "--invalidation-mode", "unchecked-hash"]
-    subprocess.run([*compiler, *where, str(USR / "lib/k3img")], env={}, check=True)
+    compileall.compile_dir(
+        USR / "lib/k3img",
+        quiet=1,
+        stripdir=str(ROOT),
+        prependdir="/",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
 
 
 def make_seed(spec: dict[str, object]) -> None:
@@ -164,7 +172,20 @@ def make_alike(epoch: int) -> None:
                 os.lchown(path, 0, 0)
             if not stat.S_ISLNK(about.st_mode):
                 path.chmod(stat.S_IMODE(about.st_mode) & ~(stat.S_ISUID | stat.S_ISGID))
+        if path.suffix == ".pyc":
+            path.write_bytes(same_bytecode(path.read_bytes()))
         os.utime(path, (epoch, epoch), follow_symlinks=False)
+
+
+def same_bytecode(data: bytes) -> bytes:
+    """A .pyc file of this Python without references between its parts (marshal's format 2).
+
+    Which parts are references depends on what else refers to them while it is compiled, and differs from
+    run to run (cpython#78274). The file is a quarter larger, packed 2 %.
+    """
+    if data[:4] != importlib.util.MAGIC_NUMBER:
+        return data
+    return data[:16] + marshal.dumps(marshal.loads(data[16:]), 2)
 
 
 def report() -> None:

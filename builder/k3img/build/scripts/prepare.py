@@ -7,10 +7,12 @@ Fails with one message that names everything that k3s needs and this kernel does
 
 from __future__ import annotations
 
+import compileall
 import fnmatch
 import json
 import lzma
 import os
+import py_compile
 import shutil
 import subprocess
 import sys
@@ -82,12 +84,15 @@ def compile_python() -> None:
     for folder in folders:
         for stale in list(folder.rglob("__pycache__")):
             shutil.rmtree(stale)
-        # In a process of its own: what else one has seen shows in the bytecode.
-        compiler = [sys.executable, "-I", "-S", "-m", "compileall", "-b", "-q"]
-        where = ["-s", str(ROOT), "-p", "/", "--invalidation-mode", "unchecked-hash"]
-        subprocess.run(
-            [*compiler, *where, str(folder)], env={}, check=False
-        )  # a file may be of another Python
+        compileall.compile_dir(
+            folder,
+            quiet=1,
+            workers=0,
+            legacy=True,
+            stripdir=str(ROOT),
+            prependdir="/",
+            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        )
         for source in folder.rglob("*.py"):
             if source.with_suffix(".pyc").exists():
                 source.unlink()
