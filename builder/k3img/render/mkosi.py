@@ -48,7 +48,7 @@ PACKING = {
         algorithm="lz4", level=None, erofs_options="-C65536 -Eztailpacking", modules_level=3
     ),
     Compression.SMALL: Packing(
-        algorithm="zstd", level=12, erofs_options="-C1048576 -Eztailpacking", modules_level=19
+        algorithm="zstd", level=12, erofs_options="-C1048576 -Eztailpacking,fragments", modules_level=19
     ),
 }
 
