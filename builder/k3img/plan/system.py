@@ -43,8 +43,8 @@ REMOVE = tuple(
     /usr/lib/python3.*/venv /usr/lib/python3.*/curses /usr/lib/python3.*/lib-dynload/_curses*
     /usr/lib/python3.*/lib-dynload/_test* /usr/lib/python3.*/lib-dynload/_codecs_*
     /usr/lib/python3.*/lib-dynload/_asyncio* /usr/lib/python3.*/_pydecimal.py /usr/lib/python3.*/_pyio.py
-    /usr/lib/python3.*/_pydatetime.py /usr/lib/python3.*/pdb.py /usr/bin/pdb3* /usr/lib/python3.*/pickletools.py
-    /usr/lib/python3.*/mailbox.py /usr/lib/python3.*/imaplib.py /usr/lib/python3.*/poplib.py
+    /usr/lib/python3.*/_pydatetime.py /usr/lib/python3.*/pdb.py /usr/bin/pdb3*
+    /usr/lib/python3.*/pickletools.py /usr/lib/python3.*/mailbox.py /usr/lib/python3.*/imaplib.py /usr/lib/python3.*/poplib.py
     /usr/share/zoneinfo/right /usr/share/zoneinfo/posix
     /usr/sbin/ldconfig /usr/sbin/tc /usr/lib/tc /usr/lib/*/tc
     /usr/bin/openssl /usr/lib/*/libmvec* /usr/bin/dir /usr/bin/vdir /usr/bin/mt-gnu
