@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
 
-ZSTD_LEVEL = 3
-"""Of the published file. What is large in it is packed already: level 19 saved 0.3 % in 20 times the time."""
+ZSTD_LEVEL = 12
+"""Of the published file. What is large in it is packed already: 19 saves 0.2 % more, in 20 times the time."""
 
 
 @dataclass

@@ -42,11 +42,23 @@ REMOVE = tuple(
     /usr/lib/python3.*/wsgiref /usr/lib/python3.*/doctest.py /usr/lib/python3.*/pydoc.py
     /usr/lib/python3.*/venv /usr/lib/python3.*/curses /usr/lib/python3.*/lib-dynload/_curses*
     /usr/lib/python3.*/lib-dynload/_test* /usr/lib/python3.*/lib-dynload/_codecs_*
-    /usr/lib/python3.*/lib-dynload/_asyncio* /usr/lib/python3.*/_pydecimal.py /usr/lib/python3.*/_pyio.py
-    /usr/lib/python3.*/_pydatetime.py /usr/lib/python3.*/pdb.py /usr/bin/pdb3*
-    /usr/lib/python3.*/pickletools.py /usr/lib/python3.*/mailbox.py /usr/lib/python3.*/imaplib.py /usr/lib/python3.*/poplib.py
+    /usr/lib/python3.*/lib-dynload/_asyncio* /usr/lib/python3.*/lib-dynload/_interp*
+    /usr/lib/python3.*/lib-dynload/xx* /usr/lib/python3.*/lib-dynload/_xx*
+    /usr/lib/python3.*/lib-dynload/_lsprof*
+    /usr/lib/python3.*/_pydecimal.py /usr/lib/python3.*/_pyio.py /usr/lib/python3.*/_pydatetime.py
+    /usr/lib/python3.*/pdb.py /usr/bin/pdb3* /usr/lib/python3.*/pickletools.py /usr/lib/python3.*/mailbox.py
+    /usr/lib/python3.*/imaplib.py /usr/lib/python3.*/poplib.py
     /usr/share/zoneinfo/right /usr/share/zoneinfo/posix
-    /usr/sbin/ldconfig /usr/sbin/tc /usr/lib/tc /usr/lib/*/tc
+    /usr/sbin/ldconfig /usr/sbin/tc /usr/lib/tc /usr/lib/*/tc /usr/sbin/devlink /usr/bin/tic /usr/bin/infocmp
+    /usr/bin/captoinfo /usr/bin/infotocap /usr/bin/su /usr/sbin/agetty /usr/sbin/sulogin /usr/bin/lslogins
+    /usr/bin/systemd-firstboot /usr/bin/kernel-install
+    /usr/bin/systemd-sysext /usr/bin/systemd-confext /usr/lib/systemd/system/systemd-sysext*
+    /usr/lib/systemd/system/systemd-confext* /usr/bin/systemd-cryptsetup /usr/lib/*/cryptsetup
+    /usr/bin/script /usr/bin/scriptlive /usr/bin/scriptreplay /usr/bin/diff3 /usr/bin/sdiff /usr/sbin/zic
+    /usr/sbin/rmt* /usr/sbin/rtcwake /usr/sbin/e2image /usr/sbin/fatlabel /usr/bin/ptx /usr/bin/pinky
+    /usr/lib/*/engines-3 /usr/lib/*/ossl-modules /usr/lib/*/krb5 /usr/lib/*/libc_malloc_debug*
+    /usr/lib/*/libnsl.so* /usr/lib/*/libthread_db* /usr/lib/*/libform* /usr/lib/*/libmenu*
+    /usr/lib/*/libpanel* /usr/bin/lsclocks /usr/bin/nstat /usr/bin/lnstat /usr/bin/rtstat /usr/bin/ctstat
     /usr/bin/openssl /usr/lib/*/libmvec* /usr/bin/dir /usr/bin/vdir /usr/bin/mt-gnu
     /usr/sbin/arpd /usr/lib/*/libdb-5.3.so /usr/sbin/tipc /usr/sbin/dcb /usr/sbin/vdpa /usr/bin/rdma
     /usr/sbin/rtmon /usr/sbin/rtacct /usr/sbin/genl /usr/sbin/debugfs /usr/sbin/e2scrub* /usr/sbin/e4defrag
