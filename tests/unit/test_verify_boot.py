@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from k3img.cli import vm as cli
 from k3img.errors import MissingToolError, UsageError
+from k3img.image.released import ReleasedImage
 from k3img.profile.boards import Board
 from k3img.profile.model import Arch
 from k3img.verify import boot, run
 from k3img.verify.hardware import DISK_DRIVERS, NIC_DRIVERS, PAIRS
-from k3img.verify.released import ReleasedImage
 from k3img.vm.faults import MachineError
 from k3img.vm.spec import Accel, Bus, Network, Nic, argv
 

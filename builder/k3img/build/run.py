@@ -16,6 +16,7 @@ from k3img import log, proc
 from k3img.build import firmware, manifest, mkosi, packages, selfrun, workspace
 from k3img.build.model import Image, Request, Supplies
 from k3img.errors import BuildError
+from k3img.image import blockmap
 from k3img.plan.inputs import file_digest
 from k3img.plan.model import BootFirmware, FetchRuntime, Plan, Publish, UnpackRuntime
 from k3img.profile.model import Format
@@ -266,6 +267,8 @@ def publish(
         with phases.phase(f"Compressing {raw.name}"):
             files[f"{raw.name}.zst"], hashes[raw.name] = compress(raw)
     with phases.phase("Hashing"):
+        files[f"{raw.name}.bmap"] = raw.with_name(f"{raw.name}.bmap")
+        files[f"{raw.name}.bmap"].write_text(blockmap.as_text(blockmap.make(raw)), encoding="ascii")
         hashes |= {name: file_digest(path) for name, path in files.items() if name not in hashes}
     described |= {
         "image": {"raw": raw.name, "size": raw.stat().st_size, "sha256": hashes[raw.name]},

@@ -16,22 +16,23 @@ from rich.text import Text
 from k3img.cli.build import image_folder
 from k3img.cli.common import ends_in_order, json_option, load_profile, profile_option, tree_option
 from k3img.errors import UsageError
+from k3img.image import released
 from k3img.log import line
 from k3img.tools import binfmt, kvm, toolbox
 from k3img.tree import give_to_caller, make_folder
 from k3img.verify import boot as boots
-from k3img.verify import released, report, run, session, testimages, throwaway, timeline
+from k3img.verify import report, run, session, testimages, throwaway, timeline
 from k3img.verify.hardware import PAIRS
 from k3img.verify.page import to_html
 from k3img.verify.report import Outcome
 from k3img.vm.spec import Accel, Network
 
 if TYPE_CHECKING:
+    from k3img.image.released import ReleasedImage
     from k3img.profile.boards import Board
     from k3img.profile.model import Arch
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
-    from k3img.verify.released import ReleasedImage
     from k3img.verify.report import Report
 
 COLUMNS = {

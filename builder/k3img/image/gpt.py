@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from k3img.errors import BuildError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 SECTOR = 512
@@ -88,6 +89,45 @@ def _read(disk: BinaryIO) -> tuple[Partition, ...]:
             )
         )
     return tuple(found)
+
+
+def moved(
+    head: bytes,
+    size: int,
+    *,
+    disk: uuid.UUID,
+    ids: Mapping[int, uuid.UUID],
+    attributes: Mapping[int, int],
+) -> tuple[bytes, bytes]:
+    """An image's table (its first 34 sectors) for a medium of `size` bytes: the first 34 and last 33 sectors.
+
+    `disk` is the medium's own id, `ids` partitions' by number, `attributes` bits to set by number. Where the
+    partitions are does not change.
+    """
+    sectors = size // SECTOR
+    header = bytearray(head[SECTOR : SECTOR + 92])
+    count, width = struct.unpack_from("<II", header, 80)
+    table = bytearray(head[2 * SECTOR : 2 * SECTOR + count * width])
+    for number, ident in ids.items():
+        struct.pack_into("<16s", table, (number - 1) * width + 16, ident.bytes_le)
+    for number, bits in attributes.items():
+        (old,) = struct.unpack_from("<Q", table, (number - 1) * width + 48)
+        struct.pack_into("<Q", table, (number - 1) * width + 48, old | bits)
+    last = sectors - 1
+    struct.pack_into("<Q", header, 48, last - 33)
+    struct.pack_into("<16s", header, 56, disk.bytes_le)
+    struct.pack_into("<I", header, 88, zlib.crc32(table))
+    headers = []
+    for own, other, entries in ((1, last, 2), (last, 1, last - 32)):
+        struct.pack_into("<QQ", header, 24, own, other)
+        struct.pack_into("<Q", header, 72, entries)
+        struct.pack_into("<I", header, 16, 0)
+        struct.pack_into("<I", header, 16, zlib.crc32(header))
+        headers.append(bytes(header).ljust(SECTOR, b"\0"))
+    protective = bytearray(head[:SECTOR])
+    struct.pack_into("<I", protective, 446 + 12, min(last, 0xFFFFFFFF))
+    entries_area = bytes(table).ljust(32 * SECTOR, b"\0")
+    return bytes(protective) + headers[0] + entries_area, entries_area + headers[1]
 
 
 def usr(partitions: tuple[Partition, ...]) -> tuple[Partition, Partition]:

@@ -43,6 +43,22 @@ def superblock(image: BinaryIO, offset: int) -> Verity:
     )
 
 
+def length(about: Verity) -> int:
+    """Bytes of a hash partition that are used: the superblock's block and the tree."""
+    per_block = about.hash_block // _width(about)
+    blocks, level = 1, about.blocks
+    while True:
+        level = -(-level // per_block)
+        blocks += level
+        if level <= 1:
+            return blocks * about.hash_block
+
+
+def _width(about: Verity) -> int:
+    """Bytes that a digest takes in the tree: a power of two; sha256's 32 are one already."""
+    return 1 << (hashlib.new(about.algorithm).digest_size - 1).bit_length()
+
+
 def root_hash(image: BinaryIO, data: int, about: Verity) -> str:
     """The root hash of the data that begins at byte `data`, hex."""
 
@@ -56,8 +72,7 @@ def root_hash(image: BinaryIO, data: int, about: Verity) -> str:
     for _ in range(about.blocks):
         block = image.read(about.data_block)
         level.append(of_empty if block == empty else digest(block))
-    # Each digest takes a power of two bytes; sha256's 32 are one already.
-    width = 1 << (len(of_empty) - 1).bit_length()
+    width = _width(about)
     per_block = about.hash_block // width
     while True:
         packed = [

@@ -24,8 +24,8 @@ from k3img.vm.spec import GIB, Accel, Bus, Disk, MachineSpec, Network, Sockets
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from k3img.image.released import ReleasedImage
     from k3img.tools.toolbox import Toolbox
-    from k3img.verify.released import ReleasedImage
 
 DISK = 8 * GIB
 """Size of the disk that the image finds itself on: it has to grow its root to it."""

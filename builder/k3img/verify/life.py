@@ -19,8 +19,8 @@ from k3img.vm.faults import MachineError
 from k3img.vm.spec import API_PORT
 
 if TYPE_CHECKING:
+    from k3img.image.released import ReleasedImage
     from k3img.verify.identity import Identity
-    from k3img.verify.released import ReleasedImage
     from k3img.vm.machine import Machine
 
 KUBECONFIG = "/etc/rancher/k3s/k3s.yaml"

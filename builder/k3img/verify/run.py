@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from k3img.errors import MissingToolError, VerifyError
+from k3img.image import released
 from k3img.log import line, step
 from k3img.profile.boards import Board
-from k3img.verify import boot, released
+from k3img.verify import boot
 from k3img.verify.life import Life
 from k3img.verify.report import EMULATED_NOTE, PI_NOTE, STANDIN_NOTE, Check, Outcome, Report
 from k3img.vm.spec import Accel
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from k3img.image.released import ReleasedImage
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
     from k3img.verify.boot import Hardware
     from k3img.verify.plugin import VerifyPlugin
-    from k3img.verify.released import ReleasedImage
 
 STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE, SSH = "standard", "first-boot", "link-down", "hardware", "ssh"
 BOOT_CHAIN = "boot-chain"

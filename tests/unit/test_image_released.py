@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from k3img.errors import UsageError, VerifyError
+from k3img.image import released
 from k3img.profile.model import Arch
-from k3img.verify import released, testimages
+from k3img.verify import testimages
 
 if TYPE_CHECKING:
     from pathlib import Path
