@@ -1,7 +1,7 @@
 """Every error that a user may see. Code below the command line raises; only `k3img.cli` prints and exits.
 
-An error says what is wrong (`brief`), the evidence (`details`) and what to do (`hint`). Each class has
-one exit code: 2 profile, 3 missing tool, 4 build, 5 verification; 130 is an interrupt, 1 a bug of ours.
+An error says what is wrong (`brief`), the evidence (`details`) and what to do (`hint`). Each class has one
+exit code: 2 profile, 3 missing tool, 4 build, 5 verification, 6 a medium; 130 is an interrupt, 1 a bug.
 Exceptions are plain classes: a frozen dataclass cannot carry a traceback through a context manager.
 """
 
@@ -93,3 +93,9 @@ class VerifyError(K3imgError):
     """A booted image failed a check, or never came up."""
 
     exit_code = 5
+
+
+class FlashError(K3imgError):
+    """A medium cannot be written, or was not written as it should be."""
+
+    exit_code = 6

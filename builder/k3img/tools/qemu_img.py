@@ -31,3 +31,9 @@ def create_overlay(program: Sequence[str], image: Path, overlay: Path, *, size: 
 def create_raw(program: Sequence[str], disk: Path, *, size: int) -> None:
     """Make an empty sparse disk of `size` bytes."""
     run([*program, "create", "-q", "-f", "raw", str(disk), str(size)])
+
+
+def convert(program: Sequence[str], source: Path, target: Path, form: str) -> None:
+    """Write a qcow2 disk as another format; holes stay holes. qcow2 is packed, which all readers know."""
+    packed = ["-c"] if form == "qcow2" else []
+    run([*program, "convert", "-f", "qcow2", "-O", form, *packed, str(source), str(target)])
