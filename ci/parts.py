@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci import raw_image, workflow
+from ci import media, raw_image, workflow
 from ci.steps import (
     Context,
     PartError,
@@ -309,6 +309,10 @@ PARTS = (
     Part("hardware", 15, "every disk controller and network card", hardware),
     Part("link-down", 15, "first boot without a link", link_down),
     Part("raw-image", 6, "the raw image alone: written, booted, read elsewhere", raw_image.run),
+    Part("flash", 12, "a medium written by k3img flash, and again by bmaptool", media.flash),
+    Part("two-media", 15, "two media in one machine, flashed and as plain copies", media.two_media),
+    Part("bad-media", 3, "media that must not be written, and that fail", media.bad_media),
+    Part("exports", 15, "every format of k3img export", media.exports),
     Part("levels", 8, "both levels of compression", levels),
     Part("x86-cloud", 18, "the cloud profile", x86_cloud),
     Part("x86-debug", 10, "the debug profile's root console", x86_debug),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import socket
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ci.steps import Context, PartError, do, empty, expect, need, say
@@ -21,6 +22,7 @@ from k3img.verify.api import Api, condition
 from k3img.vm.qemu import Qemu
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MEMORY = "2048M"
@@ -36,38 +38,58 @@ def run(ctx: Context) -> None:
     empty(ctx.work)
     medium = ctx.work / "medium"
     write(next(ctx.image.glob("*.raw.zst")), medium)
-    port = free_port()
-    qemu = power_on(ctx, medium, port)
-    try:
+    boot(ctx, medium)
+
+
+def boot(ctx: Context, medium: Path, *beside: Path) -> str:
+    """Power on, wait for the node, take the power away, read the medium elsewhere; returns its name."""
+    with powered_on(ctx, medium, *beside) as (qemu, port):
         wait_until_ready(qemu, ctx.work / "console.log")
         kubeconfig = read(ctx, medium, "kubeconfig.yaml")
         (node,) = Api(kubeconfig, port).get("/api/v1/nodes")["items"]
-        say(f"node {node['metadata']['name']}: Ready {condition(node, 'Ready')}")
+        name = str(node["metadata"]["name"])
+        say(f"node {name}: Ready {condition(node, 'Ready')}")
         expect(condition(node, "Ready") == "True", "the node is not Ready")
+    status = read(ctx, medium, "status.txt")
+    expect("Ready since" in status and "not seeded" in status, f"status.txt says:\n{status}")
+    expect(f"server: https://{address(status)}:6443" in kubeconfig, "the kubeconfig names another address")
+    return name
+
+
+@contextmanager
+def powered_on(ctx: Context, *media: Path, form: str = "raw") -> Iterator[tuple[Qemu, int]]:
+    """A machine with these disks, and the port that leads to its API; killed at the end."""
+    port = free_port()
+    qemu = power_on(ctx, media, port, form)
+    try:
+        yield qemu, port
     except K3imgError as error:
         raise PartError(str(error)) from error
     finally:
         qemu.kill()
-    status = read(ctx, medium, "status.txt")
-    expect("Ready since" in status and "not seeded" in status, f"status.txt says:\n{status}")
-    expect(f"server: https://{address(status)}:6443" in kubeconfig, "the kubeconfig names another address")
 
 
 def write(image: Path, medium: Path) -> None:
     """What README says, onto a medium that is not empty."""
     need("zstdcat", "zstd")
-    with medium.open("wb") as file:
-        file.truncate(MEDIUM)
-    do("dd", "if=/dev/urandom", f"of={medium}", "bs=4M", f"count={USED >> 22}", "conv=notrunc", "status=none")
+    used(medium)
     packed, target = shlex.quote(str(image)), shlex.quote(str(medium))
     script = f"zstdcat {packed} | dd of={target} bs=4M conv=notrunc status=none"
     do("bash", "-euo", "pipefail", "-c", script)
 
 
-def power_on(ctx: Context, medium: Path, port: int) -> Qemu:
-    """Two processors, the least memory, UEFI, a disk, a network card; the serial port is what one sees."""
+def used(medium: Path) -> None:
+    """A medium that somebody wrote before."""
+    with medium.open("wb") as file:
+        file.truncate(MEDIUM)
+    do("dd", "if=/dev/urandom", f"of={medium}", "bs=4M", f"count={USED >> 22}", "conv=notrunc", "status=none")
+
+
+def power_on(ctx: Context, media: Sequence[Path], port: int, form: str) -> Qemu:
+    """Two processors, the least memory, UEFI, disks, a network card; the serial port is what one sees."""
     box = toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
     firmware = box.firmware("amd64")
+    (ctx.work / "console.log").unlink(missing_ok=True)
     variables = ctx.work / "vars.fd"
     variables.write_bytes(firmware.vars.read_bytes())
     argv = (
@@ -76,7 +98,7 @@ def power_on(ctx: Context, medium: Path, port: int) -> Qemu:
         "-machine", "q35", "-cpu", "max", "-smp", "2", "-m", MEMORY, "-display", "none",
         "-drive", f"if=pflash,format=raw,readonly=on,file={firmware.code}",
         "-drive", f"if=pflash,format=raw,file={variables}",
-        "-drive", f"if=virtio,format=raw,file={medium}",
+        *(word for medium in media for word in ("-drive", f"if=virtio,format={form},file={medium}")),
         "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{port}-:6443",
         "-serial", f"file:{ctx.work}/console.log",
     )  # fmt: skip
@@ -85,14 +107,20 @@ def power_on(ctx: Context, medium: Path, port: int) -> Qemu:
 
 def wait_until_ready(qemu: Qemu, console: Path) -> None:
     """Until the status on the console says so."""
+    wait_for(qemu, console, "Ready since")
+
+
+def wait_for(qemu: Qemu, console: Path, words: str) -> str:
+    """Until the console says that; returns all that it said."""
     deadline = time.monotonic() + MINUTES * 60
     text = ""
-    while "Ready since" not in text:
-        expect(time.monotonic() < deadline, f"not Ready within {MINUTES} minutes:\n{text[-4000:]}")
+    while words not in text:
+        expect(time.monotonic() < deadline, f"no {words!r} within {MINUTES} minutes:\n{text[-4000:]}")
         qemu.check()
         time.sleep(2)
         text = console.read_text(encoding="utf-8", errors="replace") if console.exists() else ""
-    say(text[text.rindex("Ready since") - 400 :])
+    say(text[max(text.rindex(words) - 400, 0) :])
+    return text
 
 
 def read(ctx: Context, medium: Path, name: str) -> str:

@@ -78,6 +78,13 @@ def say(text: str) -> None:
 
 def do(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a program with its output shown; returns that output. Raises `PartError` when it fails."""
+    return fails(0, *argv, cwd=cwd, env=env)
+
+
+def fails(
+    status: int, *argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run a program that must end with a status; else as `do`."""
     words = [str(word) for word in argv]
     say(f"+ {' '.join(words)}" + (f"   (in {cwd})" if cwd else ""))
     seen = []
@@ -96,8 +103,8 @@ def do(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None
         for line in child.stdout:
             print(line, end="", flush=True)
             seen.append(line)
-    if child.returncode:
-        raise PartError(f"exit status {child.returncode}: {' '.join(words)}")
+    if child.returncode != status:
+        raise PartError(f"exit status {child.returncode}, not {status}: {' '.join(words)}")
     return "".join(seen)
 
 
