@@ -29,11 +29,11 @@ class Result:
 
 
 def inspect(image: Opened) -> tuple[Result, ...]:
-    """Apply every rule that fits: those about disks only to a whole image."""
+    """Apply every rule that fits: about disks to a whole image, about /usr where it can be read."""
     return tuple(
         Result(rule=rule, evidence=tuple(rule.check(image)))
         for rule in RULES
-        if image.raw is not None or not rule.disk
+        if (image.raw is not None if rule.disk else not image.unreadable)
     )
 
 

@@ -5,11 +5,12 @@ Rootless: FAT by mtools, contents by fsck.erofs, owners and modes by our own rea
 
 from __future__ import annotations
 
+import json
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zstandard
 
@@ -19,7 +20,7 @@ from k3img.image import gpt, uki
 from k3img.image.erofs import Entry, Erofs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from k3img.image.gpt import Partition
     from k3img.image.uki import Uki
@@ -45,6 +46,10 @@ class Opened:
     used: int = 0
     sectors: tuple[tuple[str, int], ...] = field(default=())
     """Bytes per sector of each FAT, by partition."""
+    manifest: Mapping[str, Any] | None = None
+    """What a build wrote beside this image, if it is there."""
+    unreadable: str = ""
+    """Why the contents of /usr cannot be read; then `usr` is empty, and rules about it do not apply."""
 
     @property
     def is_pi(self) -> bool:
@@ -68,9 +73,10 @@ def image(path: Path, argv: Argv) -> Iterator[Opened]:
             tree = Erofs(file, data.start, path.name)
             entries = tuple(tree.walk())
             used = tree.used
+        usr, unreadable = _usr(raw, data, scratch, argv)
         yield Opened(
             arch=data.kind.removeprefix("usr-"),
-            usr=_usr(raw, data, scratch, argv),
+            usr=usr,
             entries=entries,
             raw=raw,
             partitions=partitions,
@@ -80,6 +86,8 @@ def image(path: Path, argv: Argv) -> Iterator[Opened]:
             sectors=tuple(
                 (part.kind, _sector_size(raw, part)) for part in partitions if part.kind in ("esp", "seed")
             ),
+            manifest=_manifest(path),
+            unreadable=unreadable,
         )
 
 
@@ -124,7 +132,8 @@ def _esp(raw: Path, partitions: tuple[Partition, ...], scratch: Path, argv: Argv
     return target
 
 
-def _usr(raw: Path, data: Partition, scratch: Path, argv: Argv) -> Path:
+def _usr(raw: Path, data: Partition, scratch: Path, argv: Argv) -> tuple[Path, str]:
+    """The contents of /usr in a folder; and why not, when a block of it is damaged."""
     target = scratch / "usr"
     try:
         proc.run(
@@ -136,8 +145,17 @@ def _usr(raw: Path, data: Partition, scratch: Path, argv: Argv) -> Path:
             ]
         )  # fmt: skip
     except ProgramError as error:
-        raise BuildError(f"{raw.name}: its /usr cannot be read", details=error.details) from error
-    return target
+        return target, " ".join(error.details.split())
+    return target, ""
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest beside an image, when it names this file."""
+    try:
+        found = json.loads((path.parent / "manifest.json").read_text(encoding="utf-8"))
+        return found if path.name.removesuffix(".zst") == found["image"]["raw"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _sector_size(raw: Path, part: Partition) -> int:

@@ -1,4 +1,4 @@
-"""Rules about the disk: partitions, FAT, UKI, verity, a Raspberry Pi's boot files."""
+"""Rules about the disk: partitions, FAT, UKI, verity."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 SECTIONS = (".linux", ".initrd", ".cmdline", ".osrel", ".uname")
 
-PI_KEYS = {"arm_64bit", "kernel", "enable_uart", "uart_2ndstage", "upstream_kernel", "device_tree"}
-"""Keys of config.txt that our images use; dtoverlay is none: the overlays are not on the ESP."""
-
-PI_FILES = ("start4.elf", "fixup4.dat", "config.txt", "u-boot.bin", "bcm2711-rpi-4-b.dtb")
+ESP, SEED = 512 << 20, 16 << 20
+"""Bytes of these partitions, frozen for a device's life (layout 1)."""
+BLOCK = 4096
+"""Bytes of a block of erofs and of verity."""
 
 
 def partitions(image: Opened) -> Iterator[str]:
@@ -39,6 +39,21 @@ def partitions(image: Opened) -> Iterator[str]:
         )
         if release != data.label:
             yield f"{uki.name} is of {release}, the slot of {data.label}"
+
+
+def sizes(image: Opened) -> Iterator[str]:
+    """ESP and seed as large as on every device, a slot whose hashes have room however full it is."""
+    for part in image.partitions:
+        wanted = {"esp": ESP, "seed": SEED}.get(part.kind, part.size)
+        if part.size != wanted:
+            yield f"partition {part.number} ({part.kind}) has {part.size} bytes, not {wanted}"
+    data, tree = gpt.usr(image.partitions)
+    full = verity.Verity(
+        algorithm="sha256", data_block=BLOCK, hash_block=BLOCK, blocks=data.size // BLOCK, salt=b""
+    )
+    most = verity.length(full)
+    if tree.size < most:
+        yield f"the hash partition has {tree.size} bytes; those of a full slot need {most}"
 
 
 def sectors(image: Opened) -> Iterator[str]:
@@ -91,6 +106,8 @@ def verified(image: Opened) -> Iterator[str]:
         return
     if found != gpt.usrhash(image.partitions):
         yield f"the root hash of /usr is {found}, not {gpt.usrhash(image.partitions)}"
+    if image.unreadable:
+        yield f"the contents of /usr cannot be read, and were not looked at: {image.unreadable}"
 
 
 def restarts(image: Opened) -> Iterator[str]:
@@ -118,44 +135,16 @@ def cgroups(image: Opened) -> Iterator[str]:
             yield f"{tree.name} has cgroup_disable=memory in its bootargs"
 
 
-def pi_files(image: Opened) -> Iterator[str]:
-    """All that a Raspberry Pi starts, before and with U-Boot."""
-    if image.is_pi:
-        yield from (f"the ESP has no {name}" for name in PI_FILES if not (image.esp / name).is_file())
-
-
-def pi_config(image: Opened) -> Iterator[str]:
-    """config.txt as start4.elf reads it."""
-    path = image.esp / "config.txt"
-    if not path.is_file():
-        return
-    data = path.read_bytes()
-    if b"\r" in data:
-        yield "config.txt: lines end in CRLF"
-    if not data.endswith(b"\n"):
-        yield "config.txt: the last line has no end"
-    for number, line in enumerate(data.decode("ascii", errors="replace").splitlines(), 1):
-        key, equals, value = line.partition("=")
-        if not line or line.startswith("#"):
-            continue
-        if not equals or key not in PI_KEYS or value != value.strip():
-            yield f"config.txt:{number}: {line!r} is nothing that our images use"
-        elif key in ("kernel", "device_tree") and not (image.esp / value).is_file():
-            yield f"config.txt:{number}: there is no {value} on the ESP"
-
-
-def pi_console(image: Opened) -> Iterator[str]:
-    """No console= on a Pi."""
-    for uki in image.ukis if image.is_pi else ():
-        if uki.option("console"):
-            yield f"{uki.name}: the command line has console={uki.option('console')}"
-
-
 RULES = (
     disk_rule(
         "partitions",
         partitions,
         "A device's layout never changes: another order or name, and no update fits.",
+    ),
+    disk_rule(
+        "partition-sizes",
+        sizes,
+        "A slot that is made smaller later than the first image: the update that does not fit comes on site.",
     ),
     disk_rule(
         "fat-sectors",
@@ -180,16 +169,5 @@ RULES = (
         "memory-cgroup",
         cgroups,
         "k3s does not start without the memory cgroup; the Pi's own device trees disable it.",
-    ),
-    disk_rule("pi-files", pi_files, "A Pi without one of them stays dark, or blinks seven times."),
-    disk_rule(
-        "pi-config",
-        pi_config,
-        "CRLF, or a key with a space, is silently ignored: the Pi then starts in 32-bit mode.",
-    ),
-    disk_rule(
-        "pi-console",
-        pi_console,
-        "A Pi's ttyAMA0 is its Bluetooth: a console there is lost, and services wait for it.",
     ),
 )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import stat
 from typing import TYPE_CHECKING
 
-from k3img.image.rules.model import usr_rule
+from k3img.image.rules.kernel import modules
+from k3img.image.rules.model import lines, usr_rule
+from k3img.image.rules.secrets import secrets
 from k3img.image.uki import variables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from k3img.image.erofs import Entry
     from k3img.image.opened import Opened
@@ -19,23 +19,10 @@ if TYPE_CHECKING:
 ELF_MACHINES = {62: "x86-64", 183: "arm64"}
 """e_machine of the ELF header, as `Arch` spells them."""
 
-NEEDED_MODULES = "overlay br_netfilter vxlan nf_tables xt_comment xt_MASQUERADE ip_set veth bridge".split()
-"""What k3s loads, unless the kernel has it built in (facts: k3s, section 5)."""
-
 LEFT_OVER = """
 lib/apt lib/dpkg share/doc share/man share/info share/locale lib/initramfs-tools share/dpkg bin/apt bin/dpkg
 share/factory/etc/apt share/factory/etc/dpkg
 """.split()
-
-_SECRETS = (
-    ("a private key", re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{64}")),
-    ("an OpenSSH private key", re.compile(rb"openssh-key-v1\0")),
-    ("a k3s token", re.compile(rb"K10[0-9a-f]{64}::")),
-    ("a client key of a kubeconfig", re.compile(rb"client-key-data: ?[A-Za-z0-9+/]{40}")),
-)
-_HASH = re.compile(r"^[^:]+:(\$[0-9a-z]+\$[^:]+|[A-Za-z0-9./]{13}):")
-_SCAN = 1 << 20
-"""Files larger than this are programs; keys and tokens are small."""
 
 
 def elf(image: Opened) -> Iterator[str]:
@@ -50,51 +37,12 @@ def elf(image: Opened) -> Iterator[str]:
             yield f"/usr/{entry.path} is for {found}"
 
 
-def modules(image: Opened) -> Iterator[str]:
-    """Kernel modules: one kernel, depmod's list of them is right, k3s' are there."""
-    base = image.usr / "lib/modules"
-    kernels = sorted(path for path in base.glob("*") if path.is_dir())
-    if len(kernels) != 1:
-        yield f"/usr/lib/modules has {len(kernels)} kernels; an image has one"
-        return
-    (kernel,) = kernels
-    listed = {line.partition(":")[0] for line in _lines(kernel / "modules.dep")}
-    there = {str(path.relative_to(kernel)) for path in kernel.rglob("*.ko*")}
-    yield from (f"modules.dep names {name}, which is not there" for name in sorted(listed - there))
-    yield from (f"modules.dep does not know {name}" for name in sorted(there - listed))
-    builtin = {_module(line) for line in _lines(kernel / "modules.builtin")}
-    have = {_module(name) for name in there} | builtin
-    yield from (f"there is no module {name}" for name in NEEDED_MODULES if _module(name) not in have)
-    for uki in image.ukis:
-        if uki.kernel and uki.kernel != kernel.name:
-            yield f"{uki.name} has kernel {uki.kernel}, /usr the modules of {kernel.name}"
-
-
 def machine_id(image: Opened) -> Iterator[str]:
     """No identity of a machine."""
     for path in ("share/factory/etc/machine-id", "lib/machine-id"):
         file = image.usr / path
         if file.is_file() and file.read_text(errors="replace").strip() not in ("", "uninitialized"):
             yield f"/usr/{path} has an id"
-
-
-def secrets(image: Opened) -> Iterator[str]:
-    """No private key, token or password."""
-    for entry in _files(image):
-        name = entry.path.rpartition("/")[2]
-        if name.startswith("ssh_host_") and not name.endswith(".pub"):
-            yield f"/usr/{entry.path} is an ssh host key"
-        if entry.size > _SCAN:
-            continue
-        data = (image.usr / entry.path).read_bytes()
-        yield from (f"/usr/{entry.path} has {what}" for what, pattern in _SECRETS if pattern.search(data))
-        if name in ("shadow", "gshadow"):
-            lines = data.decode(errors="replace").splitlines()
-            yield from (
-                f"/usr/{entry.path}: {line.split(':')[0]} has a password"
-                for line in lines
-                if _HASH.match(line)
-            )
 
 
 def setuid(image: Opened) -> Iterator[str]:
@@ -126,7 +74,7 @@ def leftovers(image: Opened) -> Iterator[str]:
 
 def release(image: Opened) -> Iterator[str]:
     """os-release says which image, version and runtime this is."""
-    known = variables("\n".join(_lines(image.usr / "lib/os-release")))
+    known = variables("\n".join(lines(image.usr / "lib/os-release")))
     for name in ("IMAGE_ID", "IMAGE_VERSION", "K3IMG_PROFILE", "K3IMG_RUNTIME"):
         if not known.get(name):
             yield f"/usr/lib/os-release has no {name}"
@@ -142,14 +90,6 @@ def runtime(image: Opened) -> Iterator[str]:
 
 def _files(image: Opened) -> Iterator[Entry]:
     return (entry for entry in image.entries if entry.is_file and entry.size)
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-
-
-def _module(path: str) -> str:
-    return path.rpartition("/")[2].split(".ko")[0].replace("-", "_").lower()
 
 
 RULES = (

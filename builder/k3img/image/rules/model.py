@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from k3img.image.opened import Opened
 
@@ -32,3 +33,8 @@ def disk_rule(name: str, check: Callable[[Opened], Iterator[str]], reason: str) 
 def usr_rule(name: str, check: Callable[[Opened], Iterator[str]], reason: str) -> Rule:
     """A rule that needs /usr alone."""
     return Rule(name=name, check=check, reason=reason, disk=False)
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file; none when it is not there."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
