@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci import media, raw_image, workflow
+from ci import media, raw_image, sealed, workflow
 from ci.steps import (
     Context,
     PartError,
@@ -143,6 +143,7 @@ def arm64(ctx: Context) -> None:
     """An image for ARM machines with UEFI, built and verified on this one."""
     on_arm(ctx)
     build(ctx, "arm64")
+    sealed.inspect(ctx, ctx.root / "out/arm64")
     verify(ctx, "arm64", ctx.root / "out/arm64", arch="arm64")
 
 
@@ -150,6 +151,7 @@ def rpi4(ctx: Context) -> None:
     """The Raspberry Pi 4: its own chain up to the root, and the same image on `virt` up to a pod."""
     on_arm(ctx)
     build(ctx, "rpi4")
+    sealed.inspect(ctx, ctx.root / "out/rpi4")
     verify(ctx, "rpi4", ctx.root / "out/rpi4", arch="arm64")
 
 
@@ -309,6 +311,7 @@ PARTS = (
     Part("hardware", 15, "every disk controller and network card", hardware),
     Part("link-down", 15, "first boot without a link", link_down),
     Part("raw-image", 6, "the raw image alone: written, booted, read elsewhere", raw_image.run),
+    Part("sealed", 8, "k3img inspect: a good image, and copies that are broken", sealed.run),
     Part("flash", 12, "a medium written by k3img flash, and again by bmaptool", media.flash),
     Part("two-media", 15, "two media in one machine, flashed and as plain copies", media.two_media),
     Part("bad-media", 3, "media that must not be written, and that fail", media.bad_media),
