@@ -251,6 +251,7 @@ def test_two_kernels_are_one_too_many(
     (trial.root / "usr/lib/modules/6.1.0").mkdir()
     monkeypatch.setenv("SRCDIR", str(tmp_path))
     (tmp_path / "prepare.json").write_text(json.dumps({"remove": [], "kernel": {"modules": []}}))
+    trial.add("var/lib/dpkg/status")
     assert prepare.main() == 1
     assert "one kernel expected, found: ['6.1.0', '6.12.0-amd64']" in capsys.readouterr().err
 
@@ -260,12 +261,39 @@ def test_the_script_fails_with_everything_that_is_missing(
 ) -> None:
     kernel(trial)
     monkeypatch.setenv("SRCDIR", str(tmp_path))
+    trial.add("var/lib/dpkg/status")
     spec = {"modules": [], "required": ["zfs"], "firmware": [], "configs": [["KVM", "kvm"]]}
     (tmp_path / "prepare.json").write_text(json.dumps({"remove": ["/boot/gone*"], "kernel": spec}))
     assert prepare.main() == 1
     said = capsys.readouterr().err
     assert "module zfs" in said
     assert "CONFIG_KVM" in said
+
+
+STATUS = """\
+Package: zlib1g
+Status: install ok installed
+Architecture: amd64
+Version: 1:1.3
+Description: compression
+ Version: is not a field here
+
+Package: gone
+Status: deinstall ok config-files
+Architecture: all
+Version: 2
+
+Package: adduser
+Status: install ok installed
+Architecture: all
+Version: 3.152
+"""
+
+
+def test_usr_names_its_packages(trial: Trial) -> None:
+    trial.add("var/lib/dpkg/status", STATUS)
+    prepare.list_packages()
+    assert (trial.root / "usr/lib/k3img/packages").read_text() == "adduser 3.152 all\nzlib1g 1:1.3 amd64\n"
 
 
 def test_files_are_removed_by_absolute_globs(trial: Trial) -> None:

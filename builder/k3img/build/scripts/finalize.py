@@ -12,7 +12,6 @@ import json
 import marshal
 import os
 import py_compile
-import re
 import shutil
 import stat
 import subprocess
@@ -53,7 +52,6 @@ def main() -> int:
     make_seed(spec["seed"])
     hide_kernel()
     report()
-    list_packages()
     shutil.rmtree(ROOT / "var/lib/dpkg", ignore_errors=True)
     make_alike(int(os.environ["SOURCE_DATE_EPOCH"]))
     return 0
@@ -200,17 +198,6 @@ def report() -> None:
     kernel = json.loads((USR / "lib/k3img/kernel.json").read_text())
     content = {"kernel": kernel, "sizes": dict(sorted(sizes.items()))}
     (Path(os.environ["OUTPUTDIR"]) / "k3img-content.json").write_text(json.dumps(content))
-
-
-def list_packages() -> None:
-    """What /usr is made of, for people and scanners: dpkg's own database is not in the image."""
-    text = (ROOT / "var/lib/dpkg/status").read_text(encoding="utf-8")
-    rows = []
-    for paragraph in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if re.match(r"[A-Z]\S*: ", line))
-        if fields.get("Status", "").endswith(" installed"):
-            rows.append(f"{fields['Package']} {fields['Version']} {fields['Architecture']}\n")
-    (USR / "lib/k3img/packages").write_text("".join(sorted(rows)))
 
 
 def part_of(parts: tuple[str, ...]) -> str:

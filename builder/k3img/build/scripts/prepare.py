@@ -13,6 +13,7 @@ import json
 import lzma
 import os
 import py_compile
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def main() -> int:
     compile_python()
     keep_device_trees(spec.get("device_trees", []))
     if kernel := spec.get("kernel"):
+        list_packages()
         folders = sorted((ROOT / "usr/lib/modules").iterdir())
         if len(folders) != 1:
             print(f"k3img: one kernel expected, found: {[f.name for f in folders]}", file=sys.stderr)
@@ -54,6 +56,19 @@ def remove(patterns: list[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def list_packages() -> None:
+    """What /usr is made of, for people and scanners: dpkg's own database is not in the image."""
+    text = (ROOT / "var/lib/dpkg/status").read_text(encoding="utf-8")
+    rows = []
+    for paragraph in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if re.match(r"[A-Z]\S*: ", line))
+        if fields.get("Status", "").endswith(" installed"):
+            rows.append(f"{fields['Package']} {fields['Version']} {fields['Architecture']}\n")
+    target = ROOT / "usr/lib/k3img/packages"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text("".join(sorted(rows)))
 
 
 def keep_device_trees(patterns: list[str]) -> None:
