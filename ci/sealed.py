@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import uuid
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pefile
-from ci.steps import Context, do, empty, expect, fails, say
+from ci.steps import Context, do, empty, expect, fails, need, say
 
 from k3img.image import gpt
 from k3img.tools import toolbox
@@ -155,7 +156,7 @@ def reseal(change: Callable[[Path], object], copy: Copy) -> None:
             "status=none",
         )
     for number, half in ((data.number, root[:32]), (tree.number, root[32:])):
-        do("sfdisk", "--quiet", "--no-reread", "--part-uuid", copy.raw, str(number), half)
+        do("sfdisk", "--quiet", "--no-reread", "--part-uuid", copy.raw, str(number), str(uuid.UUID(half)))
     instead(gpt.usrhash(copy.parts).encode(), root.encode(), copy)
 
 
@@ -207,6 +208,7 @@ def run(ctx: Context) -> None:
 
 def inspect(ctx: Context, folder: Path) -> None:
     """An image, compressed and raw, then its copies."""
+    need("sfdisk", "fdisk")
     about = json.loads((folder / "manifest.json").read_text())
     raw = folder / about["image"]["raw"]
     for file in (raw, raw.with_name(f"{raw.name}.zst")):
