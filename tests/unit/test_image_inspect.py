@@ -180,6 +180,7 @@ CONTENT: list[tuple[str, Callable[[Path], None], str]] = [
     ("machine-id", change("share/factory/etc/machine-id", "0123456789abcdef\n"), "has an id"),
     ("secrets", change("lib/key.pem", f"-----BEGIN RSA PRIVATE KEY-----\n{'A' * 64}\n"), "a private key"),
     ("secrets", change("lib/key", f"-----BEGIN PRIVATE KEY-----\n{'A' * 64}\n"), "a private key"),
+    ("secrets", change("lib/id", b"openssh-key-v1\0\0\0"), "an OpenSSH private key"),
     ("secrets", change("share/token", f"K10{'ab' * 32}::server:x\n"), "a k3s token"),
     ("secrets", change("share/kube", f"client-key-data: {'A' * 50}\n"), "a client key"),
     ("secrets", change("share/factory/etc/ssh/ssh_host_rsa_key", "x"), "is an ssh host key"),
@@ -214,6 +215,7 @@ def test_public_keys_and_locked_accounts_are_no_secrets(usr: Path) -> None:
         usr,
         {
             "share/factory/etc/ssh/ssh_host_rsa_key.pub": "ssh-rsa AAAA",
+            "bin/ssh": elf(183) + b" openssh-key-v1\0",
             "lib/doc": "-----BEGIN PRIVATE KEY-----\n...",
             "share/ca.crt": f"-----BEGIN CERTIFICATE-----\n{LETTERS}\n{LETTERS}\n-----END CERTIFICATE-----\n",
             "lib/alphabet": "ABCDEFGHIJKLMNOPQRSTUVWXYZ\n0123456789ABCDEFGHIJKLabcdefghijklmnop\n",

@@ -13,7 +13,7 @@ from k3img import proc
 from k3img.errors import BuildError, ProgramError
 from k3img.tools.mkosi import steps
 from k3img.tools.publish import new_folder, remove
-from k3img.tree import make_folder
+from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,18 +100,22 @@ def build_image(
         remove(place)
     make_folder(place)
     taken = datetime.now(UTC)
-    run(
-        work.image,
-        work,
-        toolbox,
-        this,
-        "--cache-directory", place,
-        "--extra-tree", f"{runtime}:/usr/lib/k3s",
-        packages=packages,
-        output=work.output,
-    )  # fmt: skip
-    if not stamp.exists():
-        stamp.write_text(f"{taken:%Y-%m-%dT%H:%M:%SZ}\n")
+    try:
+        run(
+            work.image,
+            work,
+            toolbox,
+            this,
+            "--cache-directory", place,
+            "--extra-tree", f"{runtime}:/usr/lib/k3s",
+            packages=packages,
+            output=work.output,
+        )  # fmt: skip
+        if not stamp.exists():
+            stamp.write_text(f"{taken:%Y-%m-%dT%H:%M:%SZ}\n")
+    finally:
+        # mkosi takes a tree for prepared when it belongs to whoever builds, and else has to remove it.
+        give_to_caller(place)
     return packages.as_of or stamp.read_text().strip()
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _FORMATS = (
     ("a private key", re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=\s]{64}")),
-    ("an OpenSSH private key", re.compile(rb"openssh-key-v1\0")),
+    ("an OpenSSH private key", re.compile(rb"\Aopenssh-key-v1\0")),
     ("a k3s token", re.compile(rb"K10[0-9a-f]{64}::")),
     ("a client key of a kubeconfig", re.compile(rb"client-key-data: ?[A-Za-z0-9+/]{40}")),
 )
