@@ -177,6 +177,7 @@ def locked(ctx: Context) -> None:
 def build_failures(ctx: Context) -> None:
     """Builds that must fail, and how."""
     need("qemu-aarch64-static", "qemu-user-static")
+    need("gpg", "gnupg")
     do("pytest", "tests/build", cwd=ctx.root)
 
 
