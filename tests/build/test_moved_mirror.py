@@ -135,7 +135,7 @@ def step(archive: Archive) -> Iterator[BootFirmware]:
 class Silent(http.server.SimpleHTTPRequestHandler):
     """Logs nothing, and always sends the file: two versions of it may be of the same second."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
+    def do_GET(self) -> None:
         """As if nobody had it."""
         del self.headers["If-Modified-Since"]
         super().do_GET()
