@@ -25,10 +25,12 @@ summary() {
 }
 
 runtime_args=()
+plan_args=()
 runtime_name=
 test_images=
 
-# choose_runtime auto|k3s|standin FILE: sets runtime_args for `k3img build` and runtime_name for people.
+# choose_runtime auto|k3s|standin FILE: sets runtime_args for `k3img build`, what of them `k3img plan` takes
+# as plan_args, and runtime_name for people.
 # A stand-in takes the place of a k3s that cannot be had, never of one that was had and failed.
 choose_runtime() {
     local wanted=$1 file=$2 mirror version log
@@ -52,6 +54,7 @@ choose_runtime() {
     fi
     mirror=$(ci/runtime amd64 | tail -n 1) || return
     version=$(basename "$(find "$mirror" -maxdepth 1 -name 'v*' -type d)")
-    runtime_args=(--k3s-mirror "$mirror" --set "k3s.version=$version")
+    plan_args=(--set "k3s.version=$version")
+    runtime_args=(--k3s-mirror "$mirror" "${plan_args[@]}")
     runtime_name="the stand-in $version, which is not k3s (real Kubernetes, containerd and kine; no flannel, coredns, traefik)"
 }
