@@ -143,7 +143,7 @@ def ssh(ctx: Context) -> None:
 def arm64(ctx: Context) -> None:
     """An image for ARM machines with UEFI, built and verified on this one."""
     on_arm(ctx)
-    build(ctx, "arm64")
+    build(ctx, "arm64", level="small")
     keep(ctx, ctx.root / "out/arm64")
     sealed.inspect(ctx, ctx.root / "out/arm64")
     verify(ctx, "arm64", ctx.root / "out/arm64", arch="arm64")
@@ -152,7 +152,7 @@ def arm64(ctx: Context) -> None:
 def rpi4(ctx: Context) -> None:
     """The Raspberry Pi 4: its own chain up to the root, and the same image on `virt` up to a pod."""
     on_arm(ctx)
-    build(ctx, "rpi4")
+    build(ctx, "rpi4", level="small")
     keep(ctx, ctx.root / "out/rpi4")
     sealed.inspect(ctx, ctx.root / "out/rpi4")
     verify(ctx, "rpi4", ctx.root / "out/rpi4", arch="arm64")

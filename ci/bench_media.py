@@ -1,0 +1,93 @@
+"""Numbers of finished images: sizes for ARM, seconds of flash beside dd, of a node's seed, of inspect."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+from ci import media
+from ci.bench_rows import OUT, Row, Samples, megabytes, packed
+from ci.parts import on_arm
+from ci.steps import Context, build, do, empty
+
+from k3img.flash import personalise
+from k3img.image import gpt
+from k3img.profile.load import load
+from k3img.tools import toolbox
+from k3img.tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEDIUM = 8_000_000_000
+
+NODE = """\
+extends: x86
+cluster: {nodes: {one: {}, two: {role: agent}}}
+"""
+
+
+def measure_arm(ctx: Context, _repeat: int) -> list[Row]:
+    """Both ARM images at the level that their profiles name, which is the small one."""
+    on_arm(ctx)
+    rows = []
+    for profile in ("arm64", "rpi4"):
+        about = build(ctx, profile, level="small")
+        rows.append(megabytes(f"{profile}: .raw.zst", packed(about), goal=120, note="never above 140"))
+        uki = about["files"][about["uki"]]["size"]
+        rows.append(megabytes(f"{profile}: UKI", uki, goal=50 if profile == "rpi4" else None))
+    return rows
+
+
+def measure_media(ctx: Context, repeat: int) -> list[Row]:
+    """Flash and dd onto one loop device in turn, both until all is on the disk; personalise; inspect."""
+    work = OUT / "media"
+    empty(work)
+    image = media.raw(ctx)
+    with (work / "medium").open("wb") as file:
+        file.truncate(MEDIUM)
+    times = Samples()
+    with media.loop(work / "medium") as device:
+        for _ in range(repeat + 1):
+            times.take("flash", lambda: media.write(ctx, device, "--force"))
+            times.take(
+                "dd", lambda: do("dd", f"if={image}", f"of={device}", "bs=4M", "conv=fsync", "status=none")
+            )
+    for _ in range(repeat):
+        times.take("inspect", lambda: do("k3img", "inspect", image))
+    seeds = personalised(ctx, work, image, repeat)
+    flash, plain = times.row("flash", note="with reading all of it back"), times.row("dd")
+    return [
+        flash,
+        plain,
+        Row(name="flash : dd", value=flash.value / plain.value, unit="x", goal=1 / 3),
+        Row(name="a node's seed", value=statistics.median(seeds), unit="s", goal=0.1, samples=seeds),
+        times.row("inspect", goal=10),
+    ]  # fmt: skip
+
+
+def personalised(ctx: Context, work: Path, image: Path, repeat: int) -> tuple[float, ...]:
+    """Seconds for the seed partition of a node, without starting Python."""
+    tree = Tree(root=work, cache=ctx.cache)
+    do("cp", "-r", ctx.root / "profiles", ctx.root / "overlays", work)
+    (work / "profiles/bench.yaml").write_text(NODE)
+    profile = load(work / "profiles/bench.yaml", tree).profile
+    seed = gpt.read(image)[1]
+    box = toolbox.find(tree)
+    taken = []
+    for _ in range(repeat + 1):
+        began = time.monotonic()
+        with image.open("rb") as file:
+            file.seek(seed.start)
+            empty_seed = file.read(seed.size)
+        personalise.fat(empty_seed, personalise.files(profile, "two"), box.argv)
+        taken.append(round(time.monotonic() - began, 3))
+    return tuple(taken)
+
+
+BENCHES: dict[str, Any] = {"arm": measure_arm, "media": measure_media}
+ABOUT = {
+    "arm": "bytes of the ARM images; about 40 minutes",
+    "media": "seconds of flash beside dd, of a node's seed, of inspect; about 3 minutes",
+}
