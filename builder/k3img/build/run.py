@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from k3img.tree import Tree
 
 ZSTD_LEVELS = {Compression.FAST: 2, Compression.SMALL: 12}
-"""Of the published file. /usr is packed already: level 12 takes 0.1 % off a small image, 8 % off a fast one, for
-four times the seconds; 19 saves 0.2 % more, in 20 times the time."""
+"""Of the published file. /usr is packed already: level 12 takes 0.1 % off a small image, 8 % off a fast one,
+for four times the seconds; 19 saves 0.2 % more, in 20 times the time."""
 
 
 @dataclass
