@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ci import media
@@ -11,6 +12,7 @@ from ci.bench_rows import OUT, Row, Samples, megabytes, packed
 from ci.parts import on_arm
 from ci.steps import Context, build, do, empty
 
+from k3img.cluster import model, seed
 from k3img.flash import personalise
 from k3img.image import gpt
 from k3img.profile.load import load
@@ -72,16 +74,18 @@ def personalised(ctx: Context, work: Path, image: Path, repeat: int) -> tuple[fl
     tree = Tree(root=work, cache=ctx.cache)
     do("cp", "-r", ctx.root / "profiles", ctx.root / "overlays", work)
     (work / "profiles/bench.yaml").write_text(NODE)
-    profile = load(work / "profiles/bench.yaml", tree).profile
-    seed = gpt.read(image)[1]
+    cluster = load(work / "profiles/bench.yaml", tree).profile.cluster
+    secrets = model.create(cluster.name, model.lifetime(datetime.now(UTC)))
+    place = gpt.read(image)[1]
     box = toolbox.find(tree)
     taken = []
     for _ in range(repeat + 1):
         began = time.monotonic()
         with image.open("rb") as file:
-            file.seek(seed.start)
-            empty_seed = file.read(seed.size)
-        personalise.fat(empty_seed, personalise.files(profile, "two"), box.argv)
+            file.seek(place.start)
+            empty_seed = file.read(place.size)
+        content = seed.files(cluster, seed.member(cluster, "two"), secrets, bootstrap=False, issued=1)
+        personalise.fat(empty_seed, content, box.argv)
         taken.append(round(time.monotonic() - began, 3))
     return tuple(taken)
 

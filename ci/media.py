@@ -118,13 +118,13 @@ def exports(ctx: Context) -> None:
 
 def write(ctx: Context, target: str | Path, *more: str) -> str:
     """Flash the image; returns what that says."""
-    return do("k3img", "flash", "--profile", "x86", "--out", ctx.image, "--yes", *more, target)
+    return do("k3img", "flash", "--profile", "x86", "--out", ctx.image, "--yes", "--unseeded", *more, target)
 
 
 def refused(ctx: Context, why: str, target: str | Path, *more: str, image: Path | None = None) -> None:
     """Flash something that must fail."""
     out = image or ctx.image
-    said = fails(6, "k3img", "flash", "--profile", "x86", "--out", out, "--yes", *more, target)
+    said = fails(6, "k3img", "flash", "--profile", "x86", "--out", out, "--yes", "--unseeded", *more, target)
     expect(why in said, f"it does not say {why!r}")
     expect("Traceback" not in said, "a traceback")
 

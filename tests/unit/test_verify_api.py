@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import socket
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 import yaml
 
-from k3img.verify import throwaway, writes
+from k3img.cluster import ca
+from k3img.verify import writes
 from k3img.verify.api import Answer, Api, ApiError, condition, with_server
 from k3img.verify.life import node_is_ready
 
 
 def kubeconfig(**changes: str) -> str:
-    certificate, key = throwaway._authority("test")
+    now = datetime.now(UTC)
+    pair = ca.authority("test", ca.Validity(begin=now, end=now + timedelta(days=1)))
+    certificate, key = pair.certificate, pair.key
     fields = {
         "certificate-authority-data": base64.b64encode(certificate).decode(),
         "client-certificate-data": base64.b64encode(certificate).decode(),

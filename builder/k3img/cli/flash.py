@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from k3img.cli.build import image_folder
+from k3img.cli.cluster import Asked, prepare
 from k3img.cli.common import ends_in_order, load_profile, profile_option, tree_option
-from k3img.errors import FlashError
-from k3img.flash import device, personalise, run
+from k3img.errors import FlashError, UsageError
+from k3img.flash import device, run
 from k3img.flash import export as export_image
 from k3img.image import released
 from k3img.tools import toolbox
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 @click.command()
 @tree_option
 @profile_option
-@click.option("--node", metavar="NAME", help="Make it this node of the profile's cluster.")
+@click.option("--node", metavar="NAME", help="Which node it becomes; one node needs no name.")
+@click.option("--unseeded", is_flag=True, help="No node: it becomes a cluster of its own.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--replace", is_flag=True, help="With --yes: the node may have been seeded before.")
+@click.option("--new-datastore", is_flag=True, help="The cluster starts anew, with nothing in it.")
 @click.option("--force", is_flag=True, help="Also write to a disk that is not removable.")
 @click.option(
     "--out",
@@ -39,29 +43,45 @@ if TYPE_CHECKING:
 )
 @click.argument("medium", metavar="[DEVICE|FILE]", type=click.Path(path_type=Path), required=False)
 def flash(
-    tree: Tree, profile: str, node: str | None, yes: bool, force: bool, out: Path | None, medium: Path | None
+    tree: Tree,
+    profile: str,
+    node: str | None,
+    unseeded: bool,
+    yes: bool,
+    replace: bool,
+    new_datastore: bool,
+    force: bool,
+    out: Path | None,
+    medium: Path | None,
 ) -> None:
     """Write a profile's image to a medium, which loses all that is on it. Without a medium: list them."""
     if medium is None:
         click.echo(device.candidates())
         return
-    wanted = load_profile(tree, profile).profile
+    if unseeded and (node or new_datastore):
+        raise UsageError("--unseeded makes no node, so it goes without --node and --new-datastore")
     image = released.load(image_folder(tree, profile, out=out), profile)
-    fits(image, wanted)
-    content = personalise.files(wanted, node) if node else {}
+    fits(image, load_profile(tree, profile).profile)
     target = device.find(medium)
     run.check(image, target, force=force)
     may_write(target)
+    asked = Asked(yes=yes, replace=replace, new_datastore=new_datastore)
+    given = None if unseeded else prepare(tree, profile, node, asked)
     click.echo(f"  {target}")
+    for text in given.gift.says if given else ():
+        click.echo(f"  {text}")
     if not yes:
         click.confirm(f"  Erase it and write {image.name}?", abort=True, err=True)
     with ends_in_order():
+        content = given.files if given else {}
         done = run.flash(image, target, content=content, argv=lambda name: toolbox.find(tree).argv(name))
+    if given:
+        given.done(str(target.path))
     click.echo(
         f"  written {done.mapped / 1e6:.0f} MB mapped of {done.size / 1e9:.1f} GB in {done.seconds:.0f} s, "
         "read back and verified"
     )
-    click.echo(f"  node {node}" if node else "  not seeded: it becomes a cluster of one")
+    click.echo(f"  {given.about}" if given else "  not seeded: it becomes a cluster of one")
 
 
 def fits(image: ReleasedImage, profile: Profile) -> None:
@@ -79,9 +99,10 @@ def may_write(target: Medium) -> None:
     """Raise `FlashError` with the line to type when we have no right to write to a medium."""
     if os.access(target.path, os.W_OK):
         return
-    cache = [f"K3IMG_CACHE={os.environ['K3IMG_CACHE']}"] if "K3IMG_CACHE" in os.environ else []
+    # sudo does not hand these on.
+    ours = [f"{name}={os.environ[name]}" for name in ("K3IMG_CACHE", "K3IMG_SECRETS") if name in os.environ]
     program = shutil.which(sys.argv[0]) or sys.argv[0]
-    line = shlex.join(["sudo", *cache, str(Path(program).absolute()), *sys.argv[1:]])
+    line = shlex.join(["sudo", *ours, str(Path(program).absolute()), *sys.argv[1:]])
     raise FlashError(f"{target.path} cannot be written by {os.environ.get('USER', 'you')}", hint=line)
 
 

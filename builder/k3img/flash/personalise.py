@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from k3img import proc
-from k3img.errors import FlashError, ProgramError, UsageError
-from k3img.node.load import dump
-from k3img.node.medium import NODE_FILE
-from k3img.node.model import NodeConfig, Role
+from k3img.errors import FlashError, ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from k3img.profile.model import Profile
-
     Argv = Callable[[str], tuple[str, ...]]
-
-
-def files(profile: Profile, name: str) -> dict[str, bytes]:
-    """What lies on the seed partition of a node, by path. Raises `UsageError` when there is no such node."""
-    cluster = profile.cluster
-    node = next((node for node in cluster.nodes if node.name == name), None)
-    if node is None:
-        known = ", ".join(node.name for node in cluster.nodes) or "none: the image needs no --node"
-        raise UsageError(f"{profile.name} has no node {name}", hint=f"Its nodes are {known}.")
-    servers = tuple(node.name for node in cluster.nodes if node.role is Role.SERVER)
-    config = NodeConfig(
-        node=node,
-        cluster=cluster.name,
-        datastore=cluster.datastore.kind,
-        bootstrap=node.initializer,
-        issued=int(time.time()),
-        servers=servers,
-        registries=dict(profile.k3s.registries),
-    )
-    return {NODE_FILE: dump(config).encode()}
 
 
 def fat(empty: bytes, content: Mapping[str, bytes], argv: Argv) -> bytes:

@@ -31,6 +31,9 @@ FORMAT = 1
 SECTIONS = ("image", "initrd", "tools", "boot")
 """Who a list of packages is for: the image, its initrd, the tools tree of both, a board's boot firmware."""
 
+NOT_BUILT = ("cluster-ca",)
+"""Keys that say nothing of what is built: the CAs of the profile's clusters, by `k3img.cluster`."""
+
 _HEADER = """\
 # What {profile} is built from, each with its sha256. Written by `k3img lock`.
 # Commit it: `k3img build --locked` takes exactly this and nothing else. Not meant for editing.
@@ -79,7 +82,7 @@ class Lock:
                 name: [[p.name, p.version, p.arch, p.sha256] for p in _sorted(packages)]
                 for name, packages in self.packages.items()
             },
-            "extra": dict(self.extra),
+            "extra": {name: value for name, value in self.extra.items() if name not in NOT_BUILT},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -1,0 +1,208 @@
+"""`k3img cluster` and `k3img seed`: a cluster's secrets, and what each of its nodes is given."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import time
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from k3img.cli.common import load_profile, profile_file, profile_option, tree_option
+from k3img.cluster import found, give, seed, store
+from k3img.cluster.store import Given
+from k3img.errors import UsageError
+from k3img.tree import give_to_caller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from k3img.cluster.give import Gift
+    from k3img.cluster.store import Kept
+    from k3img.node.model import Node
+    from k3img.profile.model import Profile
+    from k3img.tree import Tree
+
+
+@click.group()
+def cluster() -> None:
+    """Make, show and use a cluster's secrets, in secrets/CLUSTER/ or $K3IMG_SECRETS."""
+
+
+@cluster.command()
+@tree_option
+@profile_option
+def create(tree: Tree, profile: str) -> None:
+    """Make the secrets of a profile's cluster, unless it has them."""
+    kept = secrets_of(tree, profile, make=True)
+    click.echo(f"{kept.folder}: CA {kept.secrets.ca_hash}")
+    click.echo(f"kubeconfig: {kept.kubeconfig}")
+
+
+@cluster.command()
+@tree_option
+@profile_option
+def show(tree: Tree, profile: str) -> None:
+    """Show a cluster's nodes and which seeds they were given; nothing secret."""
+    wanted = load_profile(tree, profile).profile
+    kept = secrets_of(tree, profile, make=False)
+    click.echo(f"cluster {wanted.cluster.name}, CA {kept.secrets.ca_hash}")
+    for node in seed.members(wanted.cluster):
+        given = kept.last(node.name)
+        kind = f"{node.role}, initializer" if node.initializer else str(node.role)
+        seeded = f"seeded {given.when} ({given.medium})" if given else "not seeded"
+        click.echo(f"  {node.name:20} {kind:20} {found.hostname(node, kept)}.local  {seeded}")
+
+
+@cluster.command()
+@tree_option
+@profile_option
+@click.option("--address", help="Name or address of a server; without it the profile's, or mDNS.")
+def kubeconfig(tree: Tree, profile: str, address: str | None) -> None:
+    """Write a cluster's kubeconfig, and print its path."""
+    wanted = load_profile(tree, profile).profile
+    kept = secrets_of(tree, profile, make=False)
+    found.write_kubeconfig(kept, wanted.cluster, address or found.address(wanted.cluster, kept))
+    click.echo(kept.kubeconfig)
+
+
+@click.command("seed")
+@tree_option
+@profile_option
+@click.option("--node", metavar="NAME", help="Which node; a profile with one node needs no name.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--replace", is_flag=True, help="The node may have been seeded before.")
+@click.option("--new-datastore", is_flag=True, help="The cluster starts anew, with nothing in it.")
+@click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path))
+def seed_command(
+    tree: Tree, profile: str, node: str | None, yes: bool, replace: bool, new_datastore: bool, target: Path
+) -> None:
+    """Write a node's seed: a folder for its K3IMG partition, or NAME.tar.gz, a VM's credential k3img.seed.
+
+    It holds secrets: whoever has it can be that node.
+    """
+    if target.exists():
+        raise UsageError(f"{target} is there already", hint="Name another place, or remove it.")
+    asked = Asked(yes=yes, replace=replace, new_datastore=new_datastore)
+    given = prepare(tree, profile, node, asked)
+    if not yes and given.gift.says:
+        click.confirm("\n".join(f"  {text}" for text in given.gift.says) + "\n  Go on?", abort=True, err=True)
+    write_seed(given.files, target)
+    given.done(str(target))
+    click.echo(f"{target}: {given.about}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the command line agreed to in advance."""
+
+    yes: bool
+    replace: bool
+    new_datastore: bool
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The same, as it is typed."""
+        named = {"--replace": self.replace, "--new-datastore": self.new_datastore}
+        return tuple(name for name, given in named.items() if given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A node's seed that was not given yet: its files, what it means, what to call with its medium."""
+
+    node: Node
+    kept: Kept
+    gift: Gift
+    files: Mapping[str, bytes]
+    about: str
+    done: Callable[[str], None]
+
+
+def prepare(tree: Tree, profile: str, node: str | None, asked: Asked) -> Prepared:
+    """A node's seed. Raises `UsageError` when a script did not agree to what it replaces."""
+    wanted = load_profile(tree, profile).profile
+    member = seed.member(wanted.cluster, node)
+    endpoint = found.datastore_endpoint(wanted.cluster, tree.root)
+    kept = secrets_of(tree, profile, make=True)
+    gift = give.gift(wanted.cluster, member, kept, new_datastore=asked.new_datastore)
+    if asked.yes:
+        give.agreed(gift, asked.options)
+    files = seed.files(
+        wanted.cluster,
+        member,
+        kept.secrets,
+        bootstrap=gift.bootstrap,
+        issued=int(time.time()),
+        registries=dict(wanted.k3s.registries),
+        endpoint=endpoint,
+    )
+    return Prepared(
+        node=member,
+        kept=kept,
+        gift=gift,
+        files=files,
+        about=about(wanted, member, kept),
+        done=lambda medium: _note(kept, member, gift, medium),
+    )
+
+
+def about(profile: Profile, node: Node, kept: Kept) -> str:
+    """A node in words, for the end of a command."""
+    where = _shown(kept.kubeconfig)
+    return f"node {node.name}: {node.role} of cluster {profile.cluster.name}.  kubeconfig: {where}"
+
+
+def _note(kept: Kept, node: Node, gift: Gift, medium: str) -> None:
+    kept.note(
+        Given(
+            node=node.name,
+            seed=str(uuid.uuid4()),
+            when=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            medium=medium,
+            bootstrap=gift.bootstrap,
+        )
+    )
+
+
+def secrets_of(tree: Tree, profile: str, *, make: bool) -> Kept:
+    """The secrets of a profile's cluster."""
+    wanted = load_profile(tree, profile).profile
+    with store.locked(found.folder(tree, wanted.cluster.name)):
+        return found.kept(tree, wanted.cluster, profile_file(tree, profile), make=make)
+
+
+def write_seed(files: Mapping[str, bytes], target: Path) -> None:
+    """A seed as a folder, or as a credential when the name ends in .tar.gz. Only its owner may read it."""
+    part = target.with_name(f".{target.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(mode=0o700)
+        for name, data in files.items():
+            path = part / "seed" / name
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+            path.write_bytes(data)
+        if target.name.endswith(".tar.gz"):
+            (part / "tar").touch(mode=0o600)
+            with tarfile.open(part / "tar", "w:gz", format=tarfile.USTAR_FORMAT) as archive:
+                for name in files:
+                    archive.add(part / "seed" / name, name)
+        give_to_caller(part)
+        (part / ("tar" if target.name.endswith(".tar.gz") else "seed")).rename(target)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+COMMANDS = (cluster, seed_command)

@@ -1,0 +1,53 @@
+"""The kubeconfig of a cluster: known before any node is powered, because the CA is."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import yaml
+
+if TYPE_CHECKING:
+    from k3img.cluster.ca import Pair
+
+PORT = 6443
+
+
+def server_name(cluster: str) -> str:
+    """A name that every server's certificate has: addresses may change, this does not."""
+    return f"k3s.{cluster}.internal"
+
+
+def text(cluster: str, ca: bytes, admin: Pair, *, address: str) -> str:
+    """A kubeconfig with one context; `ca` is the server CA, PEM, `address` a name or an address."""
+    host = f"[{address}]" if ":" in address else address
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {
+                "name": cluster,
+                "cluster": {
+                    "server": f"https://{host}:{PORT}",
+                    "tls-server-name": server_name(cluster),
+                    "certificate-authority-data": _packed(ca),
+                },
+            }
+        ],
+        "users": [
+            {
+                "name": f"{cluster}-admin",
+                "user": {
+                    "client-certificate-data": _packed(admin.certificate),
+                    "client-key-data": _packed(admin.key),
+                },
+            }
+        ],
+        "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": f"{cluster}-admin"}}],
+        "current-context": cluster,
+    }
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(data).decode()

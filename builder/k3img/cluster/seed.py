@@ -1,0 +1,88 @@
+"""What one node of a cluster is given, and nothing more: its node.yaml, its tokens, a server's CA files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k3img.cluster import ca
+from k3img.errors import UsageError
+from k3img.node.load import dump
+from k3img.node.medium import AGENT_TOKEN, DATASTORE_ENDPOINT, NODE_FILE, NODE_PASSWORD, SECRETS, TLS, TOKEN
+from k3img.node.model import EMPTY, DatastoreKind, Node, NodeConfig, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from k3img.cluster.model import Secrets
+    from k3img.profile.model import Cluster
+
+
+def members(cluster: Cluster) -> tuple[Node, ...]:
+    """The nodes of a cluster; a profile without any is one server, named after the cluster."""
+    return cluster.nodes or (Node(name=f"{cluster.name}-1", initializer=True),)
+
+
+def member(cluster: Cluster, name: str | None) -> Node:
+    """A node by name; without one the only node. Raises `UsageError` that names them all."""
+    nodes = members(cluster)
+    known = ", ".join(node.name for node in nodes)
+    if name is None:
+        if len(nodes) > 1:
+            raise UsageError(f"{cluster.name} has {len(nodes)} nodes", hint=f"Add --node, one of {known}.")
+        return nodes[0]
+    found = next((node for node in nodes if node.name == name), None)
+    if found is None:
+        raise UsageError(f"{cluster.name} has no node {name}", hint=f"Its nodes are {known}.")
+    return found
+
+
+def files(
+    cluster: Cluster,
+    node: Node,
+    secrets: Secrets,
+    *,
+    bootstrap: bool,
+    issued: int,
+    registries: Mapping[str, Any] = EMPTY,
+    ssh_keys: tuple[str, ...] = (),
+    endpoint: str | None = None,
+) -> dict[str, bytes]:
+    """The files of a node's seed, by path on its K3IMG partition.
+
+    `bootstrap` is the right to make a datastore, `issued` Unix seconds in UTC, `endpoint` an external
+    datastore's URL with its password.
+    """
+    config = NodeConfig(
+        node=node,
+        cluster=cluster.name,
+        datastore=cluster.datastore.kind,
+        bootstrap=bootstrap,
+        issued=issued,
+        ca_hash=secrets.ca_hash,
+        endpoint=cluster.endpoint,
+        servers=tuple(item.name for item in members(cluster) if item.role is Role.SERVER),
+        registries=registries,
+        ssh_keys=ssh_keys,
+    )
+    kept = {NODE_PASSWORD: f"{secrets.node_password(node.name)}\n".encode()}
+    if node.role is Role.SERVER:
+        kept |= _of_server(secrets, etcd=cluster.datastore.kind is DatastoreKind.ETCD)
+        if endpoint is not None:
+            kept[DATASTORE_ENDPOINT] = f"{endpoint}\n".encode()
+    else:
+        kept[TOKEN] = f"{secrets.agent_token}\n".encode()
+    return {NODE_FILE: dump(config).encode()} | {f"{SECRETS}/{name}": body for name, body in kept.items()}
+
+
+def _of_server(secrets: Secrets, *, etcd: bool) -> dict[str, bytes]:
+    """Tokens and CA files, as k3s names them in `server/tls/` (facts: k3s, pre-seeding)."""
+    found = {
+        TOKEN: f"{secrets.server_token}\n".encode(),
+        AGENT_TOKEN: f"{secrets.agent_token}\n".encode(),
+        f"{TLS}/{ca.SERVICE_KEY}": secrets.service_key,
+    }
+    for name, pair in secrets.authorities.items():
+        if etcd or not name.startswith("etcd/"):
+            found[f"{TLS}/{name}.crt"], found[f"{TLS}/{name}.key"] = pair.certificate, pair.key
+    return found
