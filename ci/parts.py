@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ci import media, raw_image, sealed, workflow
+from ci import media, raw_image, sealed, seeded, workflow
 from ci.steps import (
     Context,
     PartError,
@@ -327,6 +327,7 @@ PARTS = (
     Part("sealed", 8, "k3img inspect: a good image, and copies that are broken", sealed.run),
     Part("flash", 12, "a medium written by k3img flash, and again by bmaptool", media.flash),
     Part("two-media", 15, "two media in one machine, flashed and as plain copies", media.two_media),
+    Part("seeded", 20, "a server that k3img flash seeded, and flashed again", seeded.run),
     Part("bad-media", 3, "media that must not be written, and that fail", media.bad_media),
     Part("exports", 15, "every format of k3img export", media.exports),
     Part("levels", 8, "both levels of compression", levels),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from k3img.tools.toolbox import Toolbox
+
 MEMORY = "2048M"
 MEDIUM = 8_000_000_000
 USED = 2 << 30
@@ -87,7 +89,7 @@ def used(medium: Path) -> None:
 
 def power_on(ctx: Context, media: Sequence[Path], port: int, form: str) -> Qemu:
     """Two processors, the least memory, UEFI, disks, a network card; the serial port is what one sees."""
-    box = toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
+    box = tools(ctx)
     firmware = box.firmware("amd64")
     (ctx.work / "console.log").unlink(missing_ok=True)
     variables = ctx.work / "vars.fd"
@@ -125,9 +127,14 @@ def wait_for(qemu: Qemu, console: Path, words: str) -> str:
 
 def read(ctx: Context, medium: Path, name: str) -> str:
     """A file of the medium's K3IMG partition, as any laptop shows it."""
-    box = toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
+    box = tools(ctx)
     seed = next(part for part in gpt.read(medium) if part.label == "K3IMG")
     return do(*box.argv("mcopy"), "-n", "-i", f"{medium}@@{seed.start}", f"::{name}", "-")
+
+
+def tools(ctx: Context) -> Toolbox:
+    """The programs that k3img uses."""
+    return toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
 
 
 def address(status: str) -> str:

@@ -12,11 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pefile
+from ci import raw_image
 from ci.steps import Context, do, empty, expect, fails, need, say
 
 from k3img.image import gpt
-from k3img.tools import toolbox
-from k3img.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +218,7 @@ def inspect(ctx: Context, folder: Path) -> None:
     ]
     if about["board"] == "rpi4":
         cases += PI
-    box = toolbox.find(Tree(root=ctx.root, cache=ctx.cache))
+    box = raw_image.tools(ctx)
     for rule, wrong in cases:
         work = ctx.work / "copy"
         empty(work)

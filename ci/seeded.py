@@ -1,0 +1,85 @@
+"""A part of ci/full: one server that `k3img flash` seeded; its kubeconfig is there before it has power."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import yaml
+from ci import raw_image
+from ci.steps import Context, do, empty, expect, fails, say
+
+from k3img.image import gpt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIGMAP = ("create", "configmap", "kept", "--from-literal=a=b")
+
+
+def run(ctx: Context) -> None:
+    """Flash, boot, kubectl; flash the same node again: its datastore is gone, its kubeconfig works."""
+    empty(ctx.work)
+    project, medium = ctx.work / "project", ctx.work / "medium"
+    for name in ("profiles", "overlays"):
+        shutil.copytree(ctx.root / name, project / name, symlinks=True)
+    raw_image.used(medium)
+    said = flash(ctx, project, medium)
+    expect("node x86-1: server of cluster x86" in said, "it does not say which node the medium is")
+    kubeconfig = project / "secrets/x86/kubeconfig.yaml"
+    before = kubeconfig.read_bytes()
+    boot(ctx, medium, kubeconfig, has_map=False)
+    boot(ctx, medium, kubeconfig, has_map=True)
+    nothing_secret(ctx, medium, project / "secrets/x86")
+    command = ("k3img", "flash", *options(ctx, project), medium)
+    expect("--new-datastore" in fails(2, *command), "a second flash does not say what it takes")
+    boot(ctx, medium, kubeconfig, has_map=True)
+    flash(ctx, project, medium, "--replace", "--new-datastore")
+    boot(ctx, medium, kubeconfig, has_map=False)
+    expect(kubeconfig.read_bytes() == before, "the kubeconfig is another one")
+
+
+def options(ctx: Context, project: Path) -> tuple[str | Path, ...]:
+    """What is flashed."""
+    return ("--tree", project, "--profile", "x86", "--out", ctx.image, "--yes")
+
+
+def flash(ctx: Context, project: Path, medium: Path, *more: str) -> str:
+    """Flash the only node."""
+    return do("k3img", "flash", *options(ctx, project), *more, medium)
+
+
+def boot(ctx: Context, medium: Path, kubeconfig: Path, *, has_map: bool) -> None:
+    """Power on, and use the kubeconfig that the builder made; `has_map`: what was made is still there."""
+    with raw_image.powered_on(ctx, medium) as (qemu, port):
+        raw_image.wait_until_ready(qemu, ctx.work / "console.log")
+        kubectl = (
+            ctx.mirror / ctx.standin / "k3s", "--data-dir", ctx.work / "kubectl", "kubectl",
+            "--kubeconfig", kubeconfig, "--server", f"https://127.0.0.1:{port}",
+        )  # fmt: skip
+        (node,) = json.loads(do(*kubectl, "get", "nodes", "-o", "json"))["items"]
+        expect(node["metadata"]["name"] == "x86-1", f"the node is called {node['metadata']['name']}")
+        maps = do(*kubectl, "get", "configmaps", "-o", "name")
+        expect(("configmap/kept" in maps) is has_map, "the datastore is not the one that was expected")
+        if not has_map:
+            do(*kubectl, *CONFIGMAP)
+
+
+def nothing_secret(ctx: Context, medium: Path, secrets: Path) -> None:
+    """The seed partition holds no secret any more, in no file and in no sector."""
+    seed = next(part for part in gpt.read(medium) if part.label == "K3IMG")
+    with medium.open("rb") as file:
+        file.seek(seed.start)
+        data = file.read(seed.size)
+    for name in ("server-password", "agent-password"):
+        expect((secrets / name).read_bytes().strip() not in data, f"the K3IMG partition still holds {name}")
+    expect(b"PRIVATE KEY" not in data, "the K3IMG partition still holds a private key")
+    expect(yaml.safe_load(raw_image.read(ctx, medium, "node.yaml")), "node.yaml is gone as well")
+    expect("kubeconfig.yaml" not in do(*listing(ctx, medium, seed.start)), "a seeded node wrote a kubeconfig")
+    say("no secret lies on the K3IMG partition")
+
+
+def listing(ctx: Context, medium: Path, start: int) -> tuple[str | Path, ...]:
+    """The program that lists the K3IMG partition."""
+    return (*raw_image.tools(ctx).argv("mdir"), "-b", "-i", f"{medium}@@{start}", "::")
