@@ -355,6 +355,8 @@ def main(name: str, context: str) -> int:
     except PartError as error:
         say(f"FAILED {name}: {error}")
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
