@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from k3img.cli.common import load_profile, profile_file, profile_option, tree_option
-from k3img.cluster import found, give, seed, store
+from k3img.cluster import found, give, sealed, seed, store
 from k3img.cluster.store import Given
 from k3img.errors import UsageError
 from k3img.tree import give_to_caller
@@ -69,6 +70,42 @@ def kubeconfig(tree: Tree, profile: str, address: str | None) -> None:
     kept = secrets_of(tree, profile, make=False)
     found.write_kubeconfig(kept, wanted.cluster, address or found.address(wanted.cluster, kept))
     click.echo(kept.kubeconfig)
+
+
+@cluster.command()
+@tree_option
+@profile_option
+@click.option("--recipient", multiple=True, help="age1... or an ssh public key, instead of a passphrase.")
+def seal(tree: Tree, profile: str, recipient: tuple[str, ...]) -> None:
+    """Encrypt a cluster's secrets into secrets/CLUSTER.age, which may be committed.
+
+    By a passphrase, asked for or in $K3IMG_PASSPHRASE, or for recipients. The folder stays.
+    """
+    place = secrets_of(tree, profile, make=False).folder
+    passphrase = "" if recipient else ask_passphrase(confirm=True)
+    click.echo(sealed.seal(place, recipients=recipient, passphrase=passphrase))
+
+
+@cluster.command()
+@tree_option
+@profile_option
+@click.option(
+    "--identity",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The file of your age or ssh key, when it was encrypted for you.",
+)
+def unseal(tree: Tree, profile: str, identity: Path | None) -> None:
+    """Make a cluster's secrets again from secrets/CLUSTER.age."""
+    place = found.folder(tree, load_profile(tree, profile).profile.cluster.name)
+    sealed.unseal(place, identity=identity, passphrase="" if identity else ask_passphrase(confirm=False))
+    click.echo(secrets_of(tree, profile, make=False).folder)
+
+
+def ask_passphrase(*, confirm: bool) -> str:
+    """From the environment, for scripts, else typed. Never from the command line: others see that."""
+    if given := os.environ.get("K3IMG_PASSPHRASE"):
+        return given
+    return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
 @click.command("seed")

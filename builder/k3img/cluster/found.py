@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k3img.cluster import kubeconfig, model, store
+from k3img.cluster import kubeconfig, model, sealed, store
 from k3img.cluster.seed import members
 from k3img.errors import UsageError
 from k3img.log import line
@@ -120,7 +120,9 @@ def _absent(cluster: str, place: Path, lock: Path | None) -> UsageError:
         )
     return UsageError(
         f"the secrets of {cluster} are elsewhere: {lock.name} names their CA, there is no {place}",
-        hint="Copy the folder from where they were made, or from your backup; K3IMG_SECRETS names its place.",
+        hint=f"`k3img cluster unseal` opens {sealed.beside(place)}."
+        if sealed.beside(place).exists()
+        else "Copy the folder from where they were made, or from your backup; K3IMG_SECRETS names its place.",
     )
 
 

@@ -73,7 +73,7 @@ class Kept:
         rows = [
             {name: value for name, value in vars(item).items() if value is not False} for item in self.ledger
         ]
-        _write(self.folder / LEDGER, yaml.safe_dump({"seeds": rows}, sort_keys=False).encode())
+        write(self.folder / LEDGER, yaml.safe_dump({"seeds": rows}, sort_keys=False).encode())
 
 
 @contextmanager
@@ -95,12 +95,12 @@ def create(folder: Path, cluster: str, *, now: dt.datetime) -> Kept:
     part.mkdir(mode=0o700)
     try:
         for name, pair in secrets.authorities.items():
-            _write(part / TLS / f"{name}.crt", pair.certificate)
-            _write(part / TLS / f"{name}.key", pair.key)
-        _write(part / TLS / ca.SERVICE_KEY, secrets.service_key)
-        _write(part / SERVER, f"{secrets.server}\n".encode())
-        _write(part / AGENT, f"{secrets.agent}\n".encode())
-        _write(part / NODES, secrets.nodes_key.hex().encode() + b"\n")
+            write(part / TLS / f"{name}.crt", pair.certificate)
+            write(part / TLS / f"{name}.key", pair.key)
+        write(part / TLS / ca.SERVICE_KEY, secrets.service_key)
+        write(part / SERVER, f"{secrets.server}\n".encode())
+        write(part / AGENT, f"{secrets.agent}\n".encode())
+        write(part / NODES, secrets.nodes_key.hex().encode() + b"\n")
         give_to_caller(part)
         part.rename(folder)
     finally:
@@ -165,7 +165,7 @@ def _check(folder: Path) -> None:
         )
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
     """A file of mode 0600, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -183,4 +183,4 @@ def _write(path: Path, data: bytes) -> None:
 
 def write_kubeconfig(kept: Kept, text: str) -> None:
     """Keep the kubeconfig beside the secrets: it is one."""
-    _write(kept.kubeconfig, text.encode())
+    write(kept.kubeconfig, text.encode())
