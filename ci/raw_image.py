@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from ci.steps import Context, PartError, do, empty, expect, need, say
 
+from k3img.cluster.api import Api, condition
 from k3img.errors import K3imgError
 from k3img.image import gpt
 from k3img.tools import toolbox
 from k3img.tree import Tree
-from k3img.verify.api import Api, condition
 from k3img.vm.qemu import Qemu
 
 if TYPE_CHECKING:

@@ -153,8 +153,7 @@ class Asked:
 class Prepared:
     """A node's seed that was not given yet: its files, what it means, what to call with its medium."""
 
-    node: Node
-    kept: Kept
+    cluster: str
     gift: Gift
     files: Mapping[str, bytes]
     about: str
@@ -180,8 +179,7 @@ def prepare(tree: Tree, profile: str, node: str | None, asked: Asked) -> Prepare
         endpoint=endpoint,
     )
     return Prepared(
-        node=member,
-        kept=kept,
+        cluster=wanted.cluster.name,
         gift=gift,
         files=files,
         about=about(wanted, member, kept),

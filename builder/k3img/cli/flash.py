@@ -82,6 +82,8 @@ def flash(
         "read back and verified"
     )
     click.echo(f"  {given.about}" if given else "  not seeded: it becomes a cluster of one")
+    if given:
+        click.echo(f"  Put it in, power on, then:  k3img wait {given.cluster}")
 
 
 def fits(image: ReleasedImage, profile: Profile) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from k3img.verify.api import Api
+    from k3img.cluster.api import Api
     from k3img.vm.machine import Machine
 
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from k3img.cluster.api import Api, ApiError, condition
 from k3img.errors import K3imgError
 from k3img.verify import timeline
-from k3img.verify.api import Api, ApiError, condition
 from k3img.verify.timeline import Boot, Mark
 from k3img.vm.faults import MachineError
 from k3img.vm.spec import API_PORT

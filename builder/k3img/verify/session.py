@@ -12,9 +12,9 @@ import tty
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
 
+from k3img.cluster.api import Api, with_server
 from k3img.log import line
 from k3img.tree import give_to_caller
-from k3img.verify.api import Api, with_server
 from k3img.verify.life import KUBECONFIG, node_is_ready
 from k3img.vm.channel import ChannelTimeoutError
 from k3img.vm.faults import MachineError

@@ -6,8 +6,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from k3img.cluster.api import Api, ApiError
 from k3img.errors import K3imgError
-from k3img.verify.api import Api, ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from k3img.verify.api import Api, condition
+from k3img.cluster.api import Api, condition
 from k3img.vm.spec import API_PORT
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from k3img.cluster.api import condition
 from k3img.verify import identity, writes
-from k3img.verify.api import condition
 from k3img.vm.spec import API_PORT
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Kubernetes' API as a client outside sees it: HTTPS through the forwarded port, by the node's kubeconfig.
+"""Kubernetes' API as a client outside sees it: HTTPS, by a kubeconfig, which pins the cluster's CA.
 
 Asking from the host costs the guest almost nothing; `kubectl` in it costs seconds when emulated.
 """
@@ -51,9 +51,12 @@ class Answer:
 class Api:
     """One client with one connection, kept open. Not for several threads: each makes its own."""
 
-    def __init__(self, kubeconfig: str, port: int, *, timeout: float = 30) -> None:
-        self._context = _context(kubeconfig)
-        self._port = port
+    def __init__(
+        self, kubeconfig: str, port: int, *, address: str = "127.0.0.1", timeout: float = 30
+    ) -> None:
+        self._context, name = _context(kubeconfig)
+        self._name = name or address
+        self._address, self._port = address, port
         self._timeout = timeout
         self._connection: http.client.HTTPSConnection | None = None
 
@@ -61,8 +64,8 @@ class Api:
         """One request. Raises `ApiError` when there is no answer; any HTTP status is an answer."""
         content = None if body is None else json.dumps(body)
         if self._connection is None:
-            self._connection = http.client.HTTPSConnection(
-                "127.0.0.1", self._port, context=self._context, timeout=self._timeout
+            self._connection = _Named(
+                self._address, self._port, context=self._context, timeout=self._timeout, name=self._name
             )
         try:
             self._connection.request(
@@ -97,6 +100,19 @@ class Api:
             self._connection = None
 
 
+class _Named(http.client.HTTPSConnection):
+    """A connection to an address whose certificate is of another name (a kubeconfig's tls-server-name)."""
+
+    def __init__(self, host: str, port: int, *, context: ssl.SSLContext, timeout: float, name: str) -> None:
+        super().__init__(host, port, context=context, timeout=timeout)
+        self._tls = context
+        self._name = name
+
+    def connect(self) -> None:
+        http.client.HTTPConnection.connect(self)
+        self.sock = self._tls.wrap_socket(self.sock, server_hostname=self._name)
+
+
 def condition(thing: Mapping[str, Any], kind: str) -> str:
     """The status (`True`, `False`, `Unknown`, or '' when absent) of one condition of a Node or Pod."""
     conditions = thing.get("status", {}).get("conditions") or ()
@@ -111,8 +127,8 @@ def with_server(kubeconfig: str, server: str) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
-def _context(kubeconfig: str) -> ssl.SSLContext:
-    """TLS that trusts the kubeconfig's CA alone and shows its client certificate."""
+def _context(kubeconfig: str) -> tuple[ssl.SSLContext, str]:
+    """TLS that trusts the kubeconfig's CA alone and shows its client certificate; and the server's name."""
     try:
         content = yaml.safe_load(kubeconfig)
         cluster, user = content["clusters"][0]["cluster"], content["users"][0]["user"]
@@ -133,4 +149,4 @@ def _context(kubeconfig: str) -> ssl.SSLContext:
             context.load_cert_chain(pem)
     except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError, binascii.Error, OSError) as error:
         raise ApiError(f"the node's kubeconfig cannot be used: {type(error).__name__}: {error}") from error
-    return context
+    return context, str(cluster.get("tls-server-name") or "")

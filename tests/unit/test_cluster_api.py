@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from k3img.cluster import ca
+from k3img.cluster.api import Answer, Api, ApiError, condition, with_server
 from k3img.verify import writes
-from k3img.verify.api import Answer, Api, ApiError, condition, with_server
 from k3img.verify.life import node_is_ready
 
 

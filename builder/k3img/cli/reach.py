@@ -1,0 +1,117 @@
+"""`k3img wait` and `k3img nodes`: from this machine to a cluster's nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from k3img.cli.cluster import secrets_of
+from k3img.cli.common import load_profile, tree_option
+from k3img.cluster import found
+from k3img.cluster.api import with_server
+from k3img.cluster.store import write_kubeconfig
+from k3img.errors import ProfileError, UsageError, VerifyError
+from k3img.log import line
+from k3img.profile.load import names
+from k3img.reach import find
+from k3img.reach import wait as reach
+
+if TYPE_CHECKING:
+    from k3img.cluster.store import Kept
+    from k3img.profile.model import Profile
+    from k3img.reach.find import Place
+    from k3img.reach.wait import Look
+    from k3img.tree import Tree
+
+address_option = click.option(
+    "--address", "addresses", multiple=True, metavar="IP[:PORT]", help="Where a server is; may be repeated."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A cluster that is looked at: its profile, its secrets, where else to look."""
+
+    profile: Profile
+    kept: Kept
+    places: tuple[Place, ...]
+
+    def look(self) -> Look:
+        """Look once. Given addresses are enough: then nobody else is asked."""
+        cluster = self.profile.cluster
+        places = self.places or (
+            *find.of_profile(cluster),
+            *find.by_mdns(find.host_names(cluster, self.kept)),
+        )
+        return reach.look(cluster, self.kept.kubeconfig.read_text(encoding="utf-8"), places)
+
+    def follow(self, place: Place | None) -> None:
+        """Write the address where the API answered into the kubeconfig."""
+        if place is None:
+            return
+        text = self.kept.kubeconfig.read_text(encoding="utf-8")
+        host = f"[{place.address}]" if ":" in place.address else place.address
+        if (new := with_server(text, f"https://{host}:{place.port}")) != text:
+            write_kubeconfig(self.kept, new)
+            line(f"{self.kept.kubeconfig} leads to {place.address} now")
+
+
+@click.command("wait")
+@tree_option
+@address_option
+@click.option("--timeout", type=float, default=900, show_default=True, help="Seconds.")
+@click.argument("name", metavar="CLUSTER")
+def wait_command(tree: Tree, addresses: tuple[str, ...], timeout: float, name: str) -> None:
+    """Wait until all nodes of a cluster are Ready; names where the kubeconfig is then."""
+    target = targeted(tree, name, addresses)
+    last, seconds = reach.wait(target.look, lambda text: click.echo(f"  {text}"), timeout=timeout)
+    target.follow(last.api)
+    if not last.complete:
+        missing = ", ".join(node.name for node in last.nodes if not node.ready)
+        raise VerifyError(f"not Ready after {seconds:.0f} s: {missing}", hint=reach.WHERE_TO_LOOK)
+    click.echo(f"  all Ready after {seconds:.0f} s")
+    click.echo(f"  kubectl --kubeconfig {target.kept.kubeconfig} get nodes")
+
+
+@click.command("nodes")
+@tree_option
+@address_option
+@click.argument("name", metavar="CLUSTER")
+def nodes_command(tree: Tree, addresses: tuple[str, ...], name: str) -> None:
+    """Look once at the nodes of a cluster; the kubeconfig follows a server that has moved."""
+    target = targeted(tree, name, addresses)
+    seen = target.look()
+    target.follow(seen.api)
+    for node in seen.nodes:
+        click.echo(f"  {node}")
+
+
+def targeted(tree: Tree, name: str, addresses: tuple[str, ...]) -> Target:
+    """A cluster by its name, or its profile's."""
+    profile = profile_of(tree, name)
+    return Target(
+        profile=load_profile(tree, profile).profile,
+        kept=secrets_of(tree, profile, make=False),
+        places=tuple(find.named(text) for text in addresses),
+    )
+
+
+def profile_of(tree: Tree, name: str) -> str:
+    """The profile whose cluster has that name. Raises `UsageError` when there is none, or several."""
+    fits = []
+    for profile in names(tree.profiles):
+        try:
+            if load_profile(tree, profile).profile.cluster.name == name:
+                fits.append(profile)
+        except ProfileError:
+            continue  # a base, or one that is being written
+    if name in fits or len(fits) == 1:
+        return name if name in fits else fits[0]
+    if fits:
+        raise UsageError(f"several profiles have a cluster {name}: {', '.join(fits)}")
+    raise UsageError(f"no profile has a cluster {name}", hint=f"Secrets are below {found.folder(tree, '')}.")
+
+
+COMMANDS = (wait_command, nodes_command)

@@ -1,0 +1,1 @@
+"""From a laptop to the nodes: where they are, whether they are Ready."""
