@@ -29,7 +29,7 @@ def flash(ctx: Context) -> None:
     medium = ctx.work / "medium"
     raw_image.used(medium)
     with loop(medium) as device:
-        say(write(ctx, device, "--force"))
+        write(ctx, device, "--force")
     first = raw_image.boot(ctx, medium)
     with loop(medium) as device:
         do("bmaptool", "copy", raw(ctx), device)
@@ -43,7 +43,7 @@ def two_media(ctx: Context) -> None:
     one, two = ctx.work / "one", ctx.work / "two"
     for medium in (one, two):
         raw_image.used(medium)
-        say(write(ctx, medium))
+        write(ctx, medium)
     first = raw_image.boot(ctx, one, two)
     second = raw_image.boot(ctx, two, one)
     expect(first != second, f"both media became {first}")
