@@ -90,8 +90,42 @@ def personalised(ctx: Context, work: Path, image: Path, repeat: int) -> tuple[fl
     return tuple(taken)
 
 
-BENCHES: dict[str, Any] = {"arm": measure_arm, "media": measure_media}
+FLEET = """\
+extends: x86
+cluster:
+  nodes:
+    first: {address: 10.255.0.1/8}
+"""
+MEMBER = "    n{number}: {{role: agent, address: 10.{upper}.{lower}.2/8, labels: {{shop: s{number}}}}}\n"
+
+
+def measure_fleets(ctx: Context, repeat: int) -> list[Row]:
+    """Seeds and the check of profiles with many nodes."""
+    work = OUT / "fleet"
+    empty(work)
+    tree = Tree(root=work, cache=ctx.cache)
+    do("cp", "-r", ctx.root / "profiles", ctx.root / "overlays", work)
+    secrets = model.create("fleet", model.lifetime(datetime.now(UTC)))
+    rows, checks = [], Samples()
+    for count in (10, 100, 1000):
+        nodes = (MEMBER.format(number=n, upper=n // 250, lower=n % 250) for n in range(count))
+        (work / f"profiles/fleet{count}.yaml").write_text(FLEET + "".join(nodes))
+        cluster = load(work / f"profiles/fleet{count}.yaml", tree).profile.cluster
+        taken = []
+        for _ in range(repeat):
+            began = time.monotonic()
+            for node in seed.members(cluster):
+                seed.files(cluster, node, secrets, bootstrap=False, issued=1)
+            taken.append(round((time.monotonic() - began) / (count + 1), 5))
+        rows.append(Row(name=f"a seed, of {count} nodes", value=statistics.median(taken), unit="s", goal=0.1))
+    for _ in range(repeat + 1):
+        checks.take("check of 1000 nodes", lambda: do("k3img", "check", "--tree", work, "fleet1000"))
+    return [*rows, checks.row("check of 1000 nodes", goal=1)]
+
+
+BENCHES: dict[str, Any] = {"arm": measure_arm, "media": measure_media, "fleet": measure_fleets}
 ABOUT = {
     "arm": "bytes of the ARM images; about 40 minutes",
     "media": "seconds of flash beside dd, of a node's seed, of inspect; about 3 minutes",
+    "fleet": "seconds of a seed and of a check, for many nodes; seconds",
 }
