@@ -52,6 +52,8 @@ def boot(ctx: Context, medium: Path, *beside: Path) -> str:
         name = str(node["metadata"]["name"])
         say(f"node {name}: Ready {condition(node, 'Ready')}")
         expect(condition(node, "Ready") == "True", "the node is not Ready")
+        console = (ctx.work / "console.log").read_text(errors="replace")
+        expect("Restarting system" not in console, "it became Ready only after a restart")
     status = read(ctx, medium, "status.txt")
     expect("Ready since" in status and "not seeded" in status, f"status.txt says:\n{status}")
     expect(f"server: https://{address(status)}:6443" in kubeconfig, "the kubeconfig names another address")

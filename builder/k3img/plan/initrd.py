@@ -19,7 +19,7 @@ PROGRAMS = tuple(
     systemd-debug-generator systemd-fstab-generator systemd-gpt-auto-generator systemd-veritysetup-generator
     systemctl systemd-repart systemd-tmpfiles systemd-machine-id-setup udevadm journalctl
     kmod modprobe mount umount dmsetup blkid fsck fsck.ext4 e2fsck mkfs.ext4 mke2fs resize2fs
-    sh dash cat echo sleep ata_id scsi_id
+    sh dash cat echo sleep tr ata_id scsi_id
     """.split()
 )
 """Programs that stay, by name; their libraries stay with them, units of the others go with those."""
