@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import FakePrograms
 
+    from k3img.tree import Tree
+
 GB = 10**9
 
 
@@ -157,18 +159,68 @@ def test_without_rights_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_whoever_does_not_say_yes_is_not_written_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    done: list[object] = []
-    monkeypatch.setattr("k3img.flash.run.flash", lambda *a, **k: done.append(a))
+@pytest.fixture
+def ready(monkeypatch: pytest.MonkeyPatch, tree: Tree, tmp_path: Path) -> tuple[list[str], list[Any]]:
+    """A command line that would write, and what was written so far."""
+    done: list[Any] = []
+
+    def flash(*args: Any, **named: Any) -> type[Written]:
+        done.append((args, named))
+        return Written
+
+    monkeypatch.setattr("k3img.flash.run.flash", flash)
     monkeypatch.setattr("k3img.flash.run.check", lambda *a, **k: None)
     monkeypatch.setattr("k3img.image.released.load", lambda *a, **k: Named())
     monkeypatch.setattr(command, "fits", lambda *a: None)
     (tmp_path / "card").touch()
-    arguments = ["--profile", "x86", str(tmp_path / "card")]
+    (tree.profiles / "lab.yaml").write_text("target: {arch: x86-64}\nk3s: {version: v1.36.3+k3s1}\n")
+    return ["--tree", str(tree.root), "--profile", "lab", str(tmp_path / "card")], done
+
+
+def test_whoever_does_not_say_yes_is_not_written_to(ready: tuple[list[str], list[Any]], tree: Tree) -> None:
+    arguments, done = ready
     answer = CliRunner().invoke(command.flash, arguments, input="n\n", standalone_mode=False)
     assert isinstance(answer.exception, click.exceptions.Abort)
     assert "Erase it and write x86 1?" in answer.output
     assert done == []
+    assert not (tree.root / "secrets").exists(), "nobody agreed to a cluster"
+    assert [path.name for path in tree.profiles.iterdir()] == ["lab.yaml"]
+
+
+def test_a_medium_is_seeded(ready: tuple[list[str], list[Any]], tree: Tree) -> None:
+    arguments, done = ready
+    answer = CliRunner().invoke(command.flash, arguments, input="y\n", standalone_mode=False)
+    assert answer.exception is None
+    assert "node lab-1: server of cluster lab" in answer.output
+    assert "k3img wait lab" in answer.output
+    assert b"bootstrap: true" in done[0][1]["content"]["node.yaml"]
+    assert (tree.root / "secrets/lab/ledger.yaml").exists()
+    again = CliRunner().invoke(command.flash, arguments, input="n\n", standalone_mode=False)
+    assert "this replaces it" in again.output
+    assert "every object in the cluster is lost" in again.output
+    refused = CliRunner().invoke(command.flash, [*arguments, "--yes"], standalone_mode=False)
+    assert isinstance(refused.exception, UsageError)
+    assert len(done) == 1
+
+
+def test_a_medium_for_nobody(ready: tuple[list[str], list[Any]], tree: Tree) -> None:
+    arguments, done = ready
+    answer = CliRunner().invoke(command.flash, [*arguments, "--yes", "--unseeded"], standalone_mode=False)
+    assert "not seeded" in answer.output
+    assert done[0][1]["content"] == {}
+    assert not (tree.root / "secrets").exists()
+
+
+def test_a_node_that_is_not_there(ready: tuple[list[str], list[Any]], tree: Tree) -> None:
+    arguments, _ = ready
+    answer = CliRunner().invoke(command.flash, [*arguments, "--node", "x"], standalone_mode=False)
+    assert isinstance(answer.exception, UsageError)
+    assert "lab has no node x" in str(answer.exception)
+    assert not (tree.root / "secrets").exists()
+
+
+class Written:
+    mapped, size, seconds = 1, 2, 3.0
 
 
 class Named:

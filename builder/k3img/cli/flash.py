@@ -13,7 +13,8 @@ import click
 
 from k3img.cli.build import image_folder
 from k3img.cli.cluster import Asked, prepare
-from k3img.cli.common import ends_in_order, load_profile, profile_option, tree_option
+from k3img.cli.common import ends_in_order, load_profile, profile_file, profile_option, tree_option
+from k3img.cluster import found, seed
 from k3img.errors import FlashError, UsageError
 from k3img.flash import device, run
 from k3img.flash import export as export_image
@@ -61,17 +62,25 @@ def flash(
     if unseeded and (node or new_datastore):
         raise UsageError("--unseeded makes no node, so it goes without --node and --new-datastore")
     image = released.load(image_folder(tree, profile, out=out), profile)
-    fits(image, load_profile(tree, profile).profile)
+    wanted = load_profile(tree, profile).profile
+    fits(image, wanted)
     target = device.find(medium)
     run.check(image, target, force=force)
     may_write(target)
     asked = Asked(yes=yes, replace=replace, new_datastore=new_datastore)
-    given = None if unseeded else prepare(tree, profile, node, asked)
+    given = None
+    if not unseeded:
+        seed.member(wanted.cluster, node)
+        # A cluster's first secrets are made when the person has agreed, not before.
+        if found.known(tree, wanted.cluster, profile_file(tree, profile)):
+            given = prepare(tree, profile, node, asked)
     click.echo(f"  {target}")
     for text in given.gift.says if given else ():
         click.echo(f"  {text}")
     if not yes:
         click.confirm(f"  Erase it and write {image.name}?", abort=True, err=True)
+    if not unseeded:
+        given = given or prepare(tree, profile, node, asked)
     with ends_in_order():
         content = given.files if given else {}
         done = run.flash(image, target, content=content, argv=lambda name: toolbox.find(tree).argv(name))

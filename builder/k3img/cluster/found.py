@@ -33,6 +33,12 @@ def folder(tree: Tree, cluster: str) -> Path:
     return (Path(named).absolute() if named else tree.root / "secrets") / cluster
 
 
+def known(tree: Tree, cluster: Cluster, profile: Path) -> bool:
+    """Whether a cluster has secrets, here or elsewhere."""
+    lock = locks.read(locks.path_of(profile))
+    return folder(tree, cluster.name).exists() or _recorded(lock, cluster.name) is not None
+
+
 def kept(tree: Tree, cluster: Cluster, profile: Path, *, make: bool) -> Kept:
     """A cluster's secrets; with `make` new ones when it never had any.
 
