@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import stat
+import tarfile
 from typing import TYPE_CHECKING
 
 import pyrage
@@ -101,6 +103,20 @@ def test_a_file_that_holds_something_else(kept: Kept, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no secrets of a cluster"):
         opened(kept, identity=tmp_path / "key")
     assert not kept.folder.exists()
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out"])
+def test_names_that_lead_out(kept: Kept, tmp_path: Path, name: str) -> None:
+    (tmp_path / "key").write_text(str(ME))
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        item = tarfile.TarInfo(name)
+        item.size = 1
+        archive.addfile(item, io.BytesIO(b"x"))
+    sealed.beside(kept.folder).write_bytes(pyrage.encrypt(packed.getvalue(), [ME.to_public()]))
+    with pytest.raises(UsageError, match="is no file of ours"):
+        opened(kept, identity=tmp_path / "key")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_commands(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
