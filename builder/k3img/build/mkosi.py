@@ -155,6 +155,8 @@ def run(
             details=_interesting(error.details),
             hint=f"{hint} The whole log: {work.log}".strip(),
         ) from error
+    finally:
+        give_to_caller(packages.kept)
 
 
 def _interesting(output: str) -> str:

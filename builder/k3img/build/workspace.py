@@ -78,7 +78,10 @@ def opened(tree: Tree, name: str) -> Iterator[Workspace]:
                 remove(leftover)
         make_folder(root / "output")
         (root / "build.log").touch()
-        yield Workspace(root=root)
+        try:
+            yield Workspace(root=root)
+        finally:
+            give_to_caller(root)
 
 
 def write_initrd_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -> None:
