@@ -97,12 +97,17 @@ class Mirror:
         return {(r.name, r.version, r.arch): r for r in self.records if r.name in names}
 
     def fetch(
-        self, wanted: Iterable[PackageFile], into: Path, *, advance: Callable[[int], None] = lambda _: None
+        self,
+        wanted: Iterable[PackageFile],
+        into: Path,
+        *,
+        advance: Callable[[int], None] = lambda _: None,
+        hint: str = "",
     ) -> dict[str, Path]:
         done = {}
         for file in wanted:
             if file.sha256 not in self.files:
-                raise BuildError("a locked package is not to be had from the mirror")
+                raise BuildError("a locked package is not to be had from the mirror", hint=hint)
             (into / f"{file.sha256}.deb").write_bytes(self.files[file.sha256])
             self.fetched.append(file.name)
             done[file.sha256] = into / f"{file.sha256}.deb"

@@ -70,8 +70,8 @@ def get(
         missing = [pin for pin in pins if sha256_of(place / f"{pin.sha256}.deb") != pin.sha256]
         if missing:
             note(f"fetching {', '.join(pin.name for pin in missing)}")
-            with _updated(step, arch, tree, log) as apt, _hinted():
-                apt.fetch(missing, place)
+            with _updated(step, arch, tree, log) as apt:
+                apt.fetch(missing, place, hint=UPDATE)
         return tuple(debrepo.read_deb(place / f"{pin.sha256}.deb") for pin in pins)
     if kept is not None and (found := newest_of(step.packages, kept)) is not None:
         return found
@@ -121,15 +121,6 @@ def _updated(step: BootFirmware, arch: Arch, tree: Tree, log: Path | None) -> It
                 hint=f"{error.hint} {UPDATE}",
             ) from error
         yield apt
-
-
-@contextmanager
-def _hinted() -> Iterator[None]:
-    """A locked file that is gone: unlike Debian's stable ones, these have one more way out."""
-    try:
-        yield
-    except BuildError as error:
-        raise BuildError(error.brief, details=error.details, hint=UPDATE) from error
 
 
 def locked(step: BootFirmware, lock: Lock) -> list[PackageFile]:

@@ -34,16 +34,7 @@ def describe(plan: Plan, raw: Path, artifact: Artifact, *, facts: Mapping[str, A
         "slot": {"size": data.size, "verity": verity.size, "used": used},
         "esp": next(part.size for part in partitions if part.kind == "esp"),
         "usrhash": gpt.usrhash(partitions),
-        "partitions": [
-            {
-                "number": part.number,
-                "kind": part.kind,
-                "id": str(part.id),
-                "label": part.label,
-                "size": part.size,
-            }
-            for part in partitions
-        ],
+        "partitions": gpt.rows(partitions),
         "plan_digest": plan.digest,
         "recipe": plan.recipe,
         "source_date_epoch": plan.source_date_epoch,

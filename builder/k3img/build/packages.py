@@ -83,7 +83,6 @@ def locked(plan: Plan, lock: Lock, tree: Tree, work: Workspace, note: Callable[[
         check_complete(section, wanted[section], there)
         text = LOCKED_SOURCES.format(section=section, digest=lock.digest_of(section), kept=KEPT)
         made[section] = Packages(sources=text, kept=kept, as_of=lock.made)
-    give_to_caller(work.root)
     return Supplies(
         image=made["image"],
         initrd=made["initrd"],

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
 import time
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from k3img.cli.common import load_profile, profile_file, profile_option, tree_option
+from k3img.cli.common import load_profile, profile_file, profile_option, shown, tree_option
 from k3img.cluster import found, give, sealed, seed, store
 from k3img.cluster.store import Given
 from k3img.errors import UsageError
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from k3img.profile.model import Profile
     from k3img.tree import Tree
 
+FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
+"""A command, before or after click made one of it."""
+
 
 @click.group()
 def cluster() -> None:
@@ -40,7 +42,7 @@ def cluster() -> None:
 @profile_option
 def create(tree: Tree, profile: str) -> None:
     """Make the secrets of a profile's cluster, unless it has them."""
-    kept = secrets_of(tree, profile, make=True)
+    kept = secrets_of(tree, load_profile(tree, profile).profile, profile, make=True)
     click.echo(f"{kept.folder}: CA {kept.secrets.ca_hash}")
     click.echo(f"kubeconfig: {kept.kubeconfig}")
 
@@ -51,7 +53,7 @@ def create(tree: Tree, profile: str) -> None:
 def show(tree: Tree, profile: str) -> None:
     """Show a cluster's nodes and which seeds they were given; nothing secret."""
     wanted = load_profile(tree, profile).profile
-    kept = secrets_of(tree, profile, make=False)
+    kept = secrets_of(tree, wanted, profile, make=False)
     click.echo(f"cluster {wanted.cluster.name}, CA {kept.secrets.ca_hash}")
     for node in seed.members(wanted.cluster):
         given = kept.last(node.name)
@@ -67,7 +69,7 @@ def show(tree: Tree, profile: str) -> None:
 def kubeconfig(tree: Tree, profile: str, address: str | None) -> None:
     """Write a cluster's kubeconfig, and print its path."""
     wanted = load_profile(tree, profile).profile
-    kept = secrets_of(tree, profile, make=False)
+    kept = secrets_of(tree, wanted, profile, make=False)
     found.write_kubeconfig(kept, wanted.cluster, address or found.address(wanted.cluster, kept))
     click.echo(kept.kubeconfig)
 
@@ -81,7 +83,7 @@ def seal(tree: Tree, profile: str, recipient: tuple[str, ...]) -> None:
 
     By a passphrase, asked for or in $K3IMG_PASSPHRASE, or for recipients. The folder stays.
     """
-    place = secrets_of(tree, profile, make=False).folder
+    place = secrets_of(tree, load_profile(tree, profile).profile, profile, make=False).folder
     passphrase = "" if recipient else ask_passphrase(confirm=True)
     click.echo(sealed.seal(place, recipients=recipient, passphrase=passphrase))
 
@@ -96,9 +98,10 @@ def seal(tree: Tree, profile: str, recipient: tuple[str, ...]) -> None:
 )
 def unseal(tree: Tree, profile: str, identity: Path | None) -> None:
     """Make a cluster's secrets again from secrets/CLUSTER.age."""
-    place = found.folder(tree, load_profile(tree, profile).profile.cluster.name)
+    wanted = load_profile(tree, profile).profile
+    place = found.folder(tree, wanted.cluster.name)
     sealed.unseal(place, identity=identity, passphrase="" if identity else ask_passphrase(confirm=False))
-    click.echo(secrets_of(tree, profile, make=False).folder)
+    click.echo(secrets_of(tree, wanted, profile, make=False).folder)
 
 
 def ask_passphrase(*, confirm: bool) -> str:
@@ -108,13 +111,23 @@ def ask_passphrase(*, confirm: bool) -> str:
     return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
 
 
+def node_options(command: FC) -> FC:
+    """`--node`, `--yes`, `--replace`, `--new-datastore`: which node gets a seed, and what was agreed to."""
+    options = (
+        click.option("--node", metavar="NAME", help="Which node; a profile with one node needs no name."),
+        click.option("--yes", is_flag=True, help="Do not ask."),
+        click.option("--replace", is_flag=True, help="With --yes: the node may have been seeded before."),
+        click.option("--new-datastore", is_flag=True, help="The cluster starts anew, with nothing in it."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @click.command("seed")
 @tree_option
 @profile_option
-@click.option("--node", metavar="NAME", help="Which node; a profile with one node needs no name.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--replace", is_flag=True, help="The node may have been seeded before.")
-@click.option("--new-datastore", is_flag=True, help="The cluster starts anew, with nothing in it.")
+@node_options
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path))
 def seed_command(
     tree: Tree, profile: str, node: str | None, yes: bool, replace: bool, new_datastore: bool, target: Path
@@ -126,7 +139,7 @@ def seed_command(
     if target.exists():
         raise UsageError(f"{target} is there already", hint="Name another place, or remove it.")
     asked = Asked(yes=yes, replace=replace, new_datastore=new_datastore)
-    given = prepare(tree, profile, node, asked)
+    given = prepare(tree, load_profile(tree, profile).profile, profile, node, asked)
     if not yes and given.gift.says:
         click.confirm("\n".join(f"  {text}" for text in given.gift.says) + "\n  Go on?", abort=True, err=True)
     write_seed(given.files, target)
@@ -160,12 +173,14 @@ class Prepared:
     done: Callable[[str], None]
 
 
-def prepare(tree: Tree, profile: str, node: str | None, asked: Asked) -> Prepared:
-    """A node's seed. Raises `UsageError` when a script did not agree to what it replaces."""
-    wanted = load_profile(tree, profile).profile
+def prepare(tree: Tree, wanted: Profile, profile: str, node: str | None, asked: Asked) -> Prepared:
+    """A node's seed; `wanted` is what the profile of that name or file says.
+
+    Raises `UsageError` when a script did not agree to what it replaces.
+    """
     member = seed.member(wanted.cluster, node)
     endpoint = found.datastore_endpoint(wanted.cluster, tree.root)
-    kept = secrets_of(tree, profile, make=True)
+    kept = secrets_of(tree, wanted, profile, make=True)
     gift = give.gift(wanted.cluster, member, kept, new_datastore=asked.new_datastore)
     if asked.yes:
         give.agreed(gift, asked.options)
@@ -189,7 +204,7 @@ def prepare(tree: Tree, profile: str, node: str | None, asked: Asked) -> Prepare
 
 def about(profile: Profile, node: Node, kept: Kept) -> str:
     """A node in words, for the end of a command."""
-    where = _shown(kept.kubeconfig)
+    where = shown(kept.kubeconfig)
     return f"node {node.name}: {node.role} of cluster {profile.cluster.name}.  kubeconfig: {where}"
 
 
@@ -205,9 +220,8 @@ def _note(kept: Kept, node: Node, gift: Gift, medium: str) -> None:
     )
 
 
-def secrets_of(tree: Tree, profile: str, *, make: bool) -> Kept:
+def secrets_of(tree: Tree, wanted: Profile, profile: str, *, make: bool) -> Kept:
     """The secrets of a profile's cluster."""
-    wanted = load_profile(tree, profile).profile
     with store.locked(found.folder(tree, wanted.cluster.name)):
         return found.kept(tree, wanted.cluster, profile_file(tree, profile), make=make)
 
@@ -218,26 +232,15 @@ def write_seed(files: Mapping[str, bytes], target: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(mode=0o700)
-        for name, data in files.items():
-            path = part / "seed" / name
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.touch(mode=0o600)
-            path.write_bytes(data)
-        if target.name.endswith(".tar.gz"):
-            (part / "tar").touch(mode=0o600)
-            with tarfile.open(part / "tar", "w:gz", format=tarfile.USTAR_FORMAT) as archive:
-                for name in files:
-                    archive.add(part / "seed" / name, name)
+        packed = target.name.endswith(".tar.gz")
+        for name, data in ({"tar": seed.credential(files)} if packed else files).items():
+            store.write(part / name, data)
         give_to_caller(part)
-        (part / ("tar" if target.name.endswith(".tar.gz") else "seed")).rename(target)
+        (part / "tar" if packed else part).rename(target)
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 COMMANDS = (cluster, seed_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,11 @@ def load_profile(tree: Tree, name: str, overrides: Iterable[tuple[str, str]] = (
     for problem in loaded.warnings:
         warning(str(problem).replace(" warning:", "", 1))
     return loaded
+
+
+def shown(path: Path) -> str:
+    """A path as it is shortest from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from k3img.cli.build import image_folder
-from k3img.cli.cluster import Asked, prepare
+from k3img.cli.cluster import Asked, node_options, prepare
 from k3img.cli.common import ends_in_order, load_profile, profile_file, profile_option, tree_option
 from k3img.cluster import found, seed
 from k3img.errors import FlashError, UsageError
@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 @click.command()
 @tree_option
 @profile_option
-@click.option("--node", metavar="NAME", help="Which node it becomes; one node needs no name.")
+@node_options
 @click.option("--unseeded", is_flag=True, help="No node: it becomes a cluster of its own.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--replace", is_flag=True, help="With --yes: the node may have been seeded before.")
-@click.option("--new-datastore", is_flag=True, help="The cluster starts anew, with nothing in it.")
 @click.option("--force", is_flag=True, help="Also write to a disk that is not removable.")
 @click.option(
     "--out",
@@ -73,14 +70,14 @@ def flash(
         seed.member(wanted.cluster, node)
         # A cluster's first secrets are made when the person has agreed, not before.
         if found.known(tree, wanted.cluster, profile_file(tree, profile)):
-            given = prepare(tree, profile, node, asked)
+            given = prepare(tree, wanted, profile, node, asked)
     click.echo(f"  {target}")
     for text in given.gift.says if given else ():
         click.echo(f"  {text}")
     if not yes:
         click.confirm(f"  Erase it and write {image.name}?", abort=True, err=True)
     if not unseeded:
-        given = given or prepare(tree, profile, node, asked)
+        given = given or prepare(tree, wanted, profile, node, asked)
     with ends_in_order():
         content = given.files if given else {}
         done = run.flash(image, target, content=content, argv=lambda name: toolbox.find(tree).argv(name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from k3img.cli.common import (
     profile_file,
     profile_option,
     set_option,
+    shown,
     tree_option,
 )
 from k3img.log import line, warning
@@ -111,7 +111,7 @@ def lock(tree: Tree, profile: str, overrides: Overrides, k3s_mirror: str | None,
     if new != old:
         locks.write(new, path)
     said = "unchanged" if new == old else "written"
-    click.echo("\n".join([f"{_shown(path)}: {said}, as of {new.made}", *changes(old, new)]))
+    click.echo("\n".join([f"{shown(path)}: {said}, as of {new.made}", *changes(old, new)]))
 
 
 def _runtime(plan: Plan, old: Lock | None, tree: Tree, mirror: str | None) -> Artifact:
@@ -131,12 +131,8 @@ def _current(plan: Plan, artifact: Artifact, tree: Tree) -> Image | None:
         return None
     if image.manifest["runtime"]["sha256"] != artifact.sha256:
         return None
-    line(f"taking the image in {_shown(image.folder)}, packages as of {image.manifest['packages_as_of']}")
+    line(f"taking the image in {shown(image.folder)}, packages as of {image.manifest['packages_as_of']}")
     return dataclasses.replace(image, fresh=False)
-
-
-def _shown(path: Path) -> str:
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 COMMANDS: tuple[click.Command, ...] = (fetch, lock)

@@ -11,6 +11,7 @@ from k3img.cli.cluster import secrets_of
 from k3img.cli.common import load_profile, tree_option
 from k3img.cluster import found
 from k3img.cluster.api import with_server
+from k3img.cluster.kubeconfig import url
 from k3img.cluster.store import write_kubeconfig
 from k3img.errors import ProfileError, UsageError, VerifyError
 from k3img.log import line
@@ -52,8 +53,7 @@ class Target:
         if place is None:
             return
         text = self.kept.kubeconfig.read_text(encoding="utf-8")
-        host = f"[{place.address}]" if ":" in place.address else place.address
-        if (new := with_server(text, f"https://{host}:{place.port}")) != text:
+        if (new := with_server(text, url(place.address, place.port))) != text:
             write_kubeconfig(self.kept, new)
             line(f"{self.kept.kubeconfig} leads to {place.address} now")
 
@@ -91,9 +91,10 @@ def nodes_command(tree: Tree, addresses: tuple[str, ...], name: str) -> None:
 def targeted(tree: Tree, name: str, addresses: tuple[str, ...]) -> Target:
     """A cluster by its name, or its profile's."""
     profile = profile_of(tree, name)
+    wanted = load_profile(tree, profile).profile
     return Target(
-        profile=load_profile(tree, profile).profile,
-        kept=secrets_of(tree, profile, make=False),
+        profile=wanted,
+        kept=secrets_of(tree, wanted, profile, make=False),
         places=tuple(find.named(text) for text in addresses),
     )
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3img.cluster import kubeconfig, model, sealed, store
-from k3img.cluster.seed import members
+from k3img.cluster.seed import servers
 from k3img.errors import UsageError
 from k3img.log import line
-from k3img.node.model import Role
 from k3img.runtime import lock as locks
 from k3img.runtime.lock import Lock
 
@@ -63,8 +62,8 @@ def kept(tree: Tree, cluster: Cluster, profile: Path, *, make: bool) -> Kept:
         )
     if recorded is None:
         old = lock or Lock(made=f"{now:%Y-%m-%d}")
-        known = {**old.extra.get(CA, {}), cluster.name: found.secrets.ca_hash}
-        locks.write(replace(old, extra={**old.extra, CA: known}), path)
+        hashes = {**old.extra.get(CA, {}), cluster.name: found.secrets.ca_hash}
+        locks.write(replace(old, extra={**old.extra, CA: hashes}), path)
     if not found.kubeconfig.exists():
         write_kubeconfig(found, cluster, address(cluster, found))
     return found
@@ -81,9 +80,17 @@ def address(cluster: Cluster, kept: Kept) -> str:
     """Where the API will probably be: the endpoint, a server's fixed address, or its name by mDNS."""
     if cluster.endpoint:
         return cluster.endpoint
-    servers = [item for item in members(cluster) if item.role is Role.SERVER]
-    fixed = [item.network.address.split("/")[0] for item in servers if item.network.address != "dhcp"]
-    return fixed[0] if fixed else f"{hostname(servers[0], kept)}.local"
+    fixed = fixed_addresses(cluster).values()
+    return next(iter(fixed), f"{hostname(servers(cluster)[0], kept)}.local")
+
+
+def fixed_addresses(cluster: Cluster) -> dict[str, str]:
+    """Addresses of servers that the profile gives, by node."""
+    return {
+        node.name: node.network.address.split("/")[0]
+        for node in servers(cluster)
+        if node.network.address != "dhcp"
+    }
 
 
 def hostname(node: Node, kept: Kept) -> str:
@@ -133,5 +140,5 @@ def _absent(cluster: str, place: Path, lock: Path | None) -> UsageError:
 
 
 def _recorded(lock: Lock | None, cluster: str) -> str | None:
-    known = lock.extra.get(CA, {}) if lock else {}
-    return known.get(cluster) if isinstance(known, dict) else None
+    hashes = lock.extra.get(CA, {}) if lock else {}
+    return hashes.get(cluster) if isinstance(hashes, dict) else None

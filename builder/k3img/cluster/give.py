@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k3img.cluster.seed import members
+from k3img.cluster.seed import members, servers
 from k3img.errors import UsageError
-from k3img.node.model import DatastoreKind, Role
+from k3img.node.model import DatastoreKind
 
 if TYPE_CHECKING:
     from k3img.cluster.store import Given, Kept
@@ -72,8 +72,7 @@ def agreed(gift: Gift, given: tuple[str, ...]) -> None:
 
 def _goes_with_the_card(cluster: Cluster) -> bool:
     """Whether the datastore lies on one card alone: nobody else could give it back."""
-    servers = [item for item in members(cluster) if item.role is Role.SERVER]
-    return len(servers) == 1 and cluster.datastore.kind is not DatastoreKind.EXTERNAL
+    return len(servers(cluster)) == 1 and cluster.datastore.kind is not DatastoreKind.EXTERNAL
 
 
 def _lost(cluster: Cluster, first: Given) -> str:

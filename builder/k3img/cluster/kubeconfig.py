@@ -18,9 +18,13 @@ def server_name(cluster: str) -> str:
     return f"k3s.{cluster}.internal"
 
 
+def url(address: str, port: int = PORT) -> str:
+    """Where an API is; `address` is a name or an address, of IPv6 too."""
+    return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+
+
 def text(cluster: str, ca: bytes, admin: Pair, *, address: str) -> str:
     """A kubeconfig with one context; `ca` is the server CA, PEM, `address` a name or an address."""
-    host = f"[{address}]" if ":" in address else address
     content = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -28,7 +32,7 @@ def text(cluster: str, ca: bytes, admin: Pair, *, address: str) -> str:
             {
                 "name": cluster,
                 "cluster": {
-                    "server": f"https://{host}:{PORT}",
+                    "server": url(address),
                     "tls-server-name": server_name(cluster),
                     "certificate-authority-data": _packed(ca),
                 },

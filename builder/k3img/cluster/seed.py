@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from typing import TYPE_CHECKING
 
 from k3img.cluster import ca
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 def members(cluster: Cluster) -> tuple[Node, ...]:
     """The nodes of a cluster; a profile without any is one server, named after the cluster."""
     return cluster.nodes or (Node(name=f"{cluster.name}-1", initializer=True),)
+
+
+def servers(cluster: Cluster) -> tuple[Node, ...]:
+    """The nodes of a cluster that are servers."""
+    return tuple(node for node in members(cluster) if node.role is Role.SERVER)
 
 
 def member(cluster: Cluster, name: str | None) -> Node:
@@ -61,7 +68,7 @@ def files(
         issued=issued,
         ca_hash=secrets.ca_hash,
         endpoint=cluster.endpoint,
-        servers=tuple(item.name for item in members(cluster) if item.role is Role.SERVER),
+        servers=tuple(item.name for item in servers(cluster)),
         registries=registries,
         ssh_keys=ssh_keys,
     )
@@ -86,3 +93,14 @@ def _of_server(secrets: Secrets, *, etcd: bool) -> dict[str, bytes]:
         if etcd or not name.startswith("etcd/"):
             found[f"{TLS}/{name}.crt"], found[f"{TLS}/{name}.key"] = pair.certificate, pair.key
     return found
+
+
+def credential(content: Mapping[str, bytes]) -> bytes:
+    """A seed's files as a virtual machine takes them, in the credential k3img.seed: a packed tar."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
+        for name, body in content.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(body), 0o600
+            archive.addfile(entry, io.BytesIO(body))
+    return packed.getvalue()

@@ -31,7 +31,6 @@ class Medium:
     read_only: bool = False
     holds: str = "nothing"
     mounted: tuple[str, ...] = ()
-    whole: bool = True
     is_file: bool = False
 
     @property
@@ -72,7 +71,6 @@ def medium(row: dict[str, Any]) -> Medium:
         read_only=bool(row.get("ro")),
         holds=_holds(row),
         mounted=tuple(used),
-        whole=row["type"] != "part",
     )
 
 

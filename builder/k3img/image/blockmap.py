@@ -16,7 +16,7 @@ from k3img.errors import BuildError
 from k3img.image import erofs, fat, gpt, verity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 BLOCK = 4096
@@ -43,13 +43,8 @@ class BlockMap:
     size: int
     ranges: tuple[Range, ...]
 
-    @property
-    def mapped(self) -> int:
-        """Bytes to write."""
-        return sum(item.size for item in self.ranges)
 
-
-def make(raw: Path, advance: Callable[[int], None] = lambda _: None) -> BlockMap:
+def make(raw: Path) -> BlockMap:
     """Read an image's partitions and file systems, and hash what is used. Raises `BuildError`."""
     size = raw.stat().st_size
     found = []
@@ -60,7 +55,7 @@ def make(raw: Path, advance: Callable[[int], None] = lambda _: None) -> BlockMap
         places = [place for used in (head, _used(raw), tail) for place in _blocks(used, size)]
         for start, length in places:
             file.seek(start)
-            found.append(Range(start=start, size=length, sha256=_sha256(file, length, advance)))
+            found.append(Range(start=start, size=length, sha256=_sha256(file, length)))
     return BlockMap(size=size, ranges=tuple(found))
 
 
@@ -93,14 +88,13 @@ def _blocks(used: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, i
     yield begin, end - begin
 
 
-def _sha256(file: Any, length: int, advance: Callable[[int], None]) -> str:
+def _sha256(file: Any, length: int) -> str:
     digest = hashlib.sha256()
     while length:
         block = file.read(min(length, 1 << 20))
         if not block:
             raise BuildError(f"{file.name} ends in the middle of what it should hold")
         digest.update(block)
-        advance(len(block))
         length -= len(block)
     return digest.hexdigest()
 

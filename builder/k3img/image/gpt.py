@@ -6,12 +6,12 @@ import struct
 import uuid
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from k3img.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 SECTOR = 512
@@ -43,6 +43,14 @@ class Partition:
     label: str
     start: int
     size: int
+
+
+def rows(partitions: Iterable[Partition]) -> list[dict[str, Any]]:
+    """Partitions as a manifest names them."""
+    return [
+        {"number": part.number, "kind": part.kind, "id": str(part.id), "label": part.label, "size": part.size}
+        for part in partitions
+    ]
 
 
 def read(path: Path) -> tuple[Partition, ...]:

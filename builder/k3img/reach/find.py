@@ -11,7 +11,6 @@ from k3img.cluster import found
 from k3img.cluster.kubeconfig import PORT
 from k3img.cluster.seed import members
 from k3img.errors import UsageError
-from k3img.node.model import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -57,9 +56,8 @@ def of_profile(cluster: Cluster) -> tuple[Place, ...]:
     """The endpoint, and the fixed addresses of servers."""
     places = [Place(address=cluster.endpoint, how="profile")] if cluster.endpoint else []
     places += [
-        Place(address=node.network.address.split("/")[0], how="profile", node=node.name)
-        for node in members(cluster)
-        if node.role is Role.SERVER and node.network.address != "dhcp"
+        Place(address=address, how="profile", node=node)
+        for node, address in found.fixed_addresses(cluster).items()
     ]
     return tuple(places)
 

@@ -35,6 +35,7 @@ HINT = (
     "Look at the lines above: a mirror that cannot be reached, or a clock that is wrong. "
     "NO_PUBKEY means that the package debian-archive-keyring is older than the suite."
 )
+GONE = "`k3img lock` takes what there is now. A mirror of snapshots (os.mirror) keeps old versions."
 HELPER = "/usr/lib/apt/apt-helper"
 
 # Files for us land in folders that apt's own user may not write to; as root it would warn about each.
@@ -195,12 +196,18 @@ class PrivateApt:
         return found
 
     def fetch(
-        self, wanted: Iterable[PackageFile], into: Path, *, advance: Callable[[int], None] = lambda _: None
+        self,
+        wanted: Iterable[PackageFile],
+        into: Path,
+        *,
+        advance: Callable[[int], None] = lambda _: None,
+        hint: str = GONE,
     ) -> dict[str, Path]:
         """Have exactly these package files as `into`/SHA256.deb; returns them by sha256.
 
         Files that are there already are hashed and kept. A version that left the index may still lie in
-        the archive's pool, so the pool is asked, not the index. `advance` is told how many more are done.
+        the archive's pool, so the pool is asked, not the index. `advance` is told how many more are done,
+        `hint` is what to do about files that are gone.
         Raises `BuildError` that names every file that is gone and the versions that there are now.
         """
         make_folder(into)
@@ -217,7 +224,7 @@ class PrivateApt:
             advance(len(fetched))
         gone = [package for package in todo if package.sha256 not in done]
         if gone:
-            raise _gone(gone, self.index({package.name for package in gone}).values(), complaint)
+            raise _gone(gone, self.index({package.name for package in gone}).values(), complaint, hint)
         return done
 
     def _fetch_some(
@@ -340,7 +347,9 @@ def _record(block: Sequence[str], uri: str, suite: str) -> PackageRecord | None:
     )
 
 
-def _gone(gone: Sequence[PackageFile], now: Iterable[PackageRecord], complaint: str) -> BuildError:
+def _gone(
+    gone: Sequence[PackageFile], now: Iterable[PackageRecord], complaint: str, hint: str = GONE
+) -> BuildError:
     there: dict[str, dict[str, str]] = {}
     for record in now:
         there.setdefault(record.name, {})[record.version] = record.sha256
@@ -355,7 +364,7 @@ def _gone(gone: Sequence[PackageFile], now: Iterable[PackageRecord], complaint: 
     return BuildError(
         f"{count} not to be had from the mirror",
         details="\n".join(lines),
-        hint="`k3img lock` takes what there is now. A mirror of snapshots (os.mirror) keeps old versions.",
+        hint=hint,
     )
 
 

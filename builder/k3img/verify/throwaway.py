@@ -6,15 +6,13 @@ Never the cluster's own secrets (`secrets/`): an image is verified on machines t
 from __future__ import annotations
 
 import datetime as dt
-import io
-import tarfile
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from k3img.cluster.ca import Validity
 from k3img.cluster.model import create
-from k3img.cluster.seed import files
+from k3img.cluster.seed import credential, files
 from k3img.node.medium import CREDENTIAL
 from k3img.node.model import DatastoreKind, Network, Node, Role
 from k3img.profile.model import Datastore
@@ -65,20 +63,10 @@ def seed(
         registries=registries,
         ssh_keys=ssh_keys,
     )
-    return Throwaway(credentials={CREDENTIAL: _tar(content)}, notes=tuple(notes))
+    return Throwaway(credentials={CREDENTIAL: credential(content)}, notes=tuple(notes))
 
 
 def _initializer(nodes: tuple[Node, ...]) -> Node | None:
     """The node that makes the datastore: the one named so, else the first server."""
     servers = [node for node in nodes if node.role is Role.SERVER]
     return next((node for node in servers if node.initializer), servers[0] if servers else None)
-
-
-def _tar(content: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
-        for name, body in content.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(body), 0o600
-            archive.addfile(entry, io.BytesIO(body))
-    return packed.getvalue()

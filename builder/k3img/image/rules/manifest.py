@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from k3img.image import gpt
+from k3img.image.released import LAYOUT
 from k3img.image.rules.model import disk_rule, lines, usr_rule
 
 if TYPE_CHECKING:
@@ -21,13 +22,10 @@ def manifest(image: Opened) -> Iterator[str]:
     if image.manifest is None:
         return
     found = {
-        "layout": 1,
+        "layout": LAYOUT,
         "arch": image.arch,
         "usrhash": gpt.usrhash(image.partitions),
-        "partitions": [
-            {"number": p.number, "kind": p.kind, "id": str(p.id), "label": p.label, "size": p.size}
-            for p in image.partitions
-        ],
+        "partitions": gpt.rows(image.partitions),
     }
     for name, value in found.items():
         if (wanted := image.manifest.get(name)) != value:
