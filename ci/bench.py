@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ci import bench_media, full, limit
 from ci.bench_rows import FAST, OUT, SMALL, Row, Samples, in_words, megabytes, packed, table
-from ci.steps import Context, PartError, do, empty, linked, say, verify
+from ci.steps import Context, PartError, copy_project, do, empty, linked, say, verify
 
 from k3img.tools import toolbox
 from k3img.tree import Tree, give_to_caller
@@ -84,8 +84,7 @@ class Bench:
         """Copy the project, and into the cache what both sides start from."""
         for folder in (self.cache, self.project, self.plain):
             empty(folder)
-        for name in ("profiles", "overlays"):
-            shutil.copytree(self.ctx.root / name, self.project / name, symlinks=True)
+        copy_project(self.ctx, self.project)
         for name in ("tools", "packages"):
             do("cp", "--archive", self.ctx.cache / name, self.cache / name)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ci import media
 from ci.bench_rows import OUT, Row, Samples, megabytes, packed
 from ci.parts import on_arm
-from ci.steps import Context, build, do, empty
+from ci.steps import Context, build, copy_project, do, empty
 
 from k3img.cluster import model, seed
 from k3img.flash import personalise
@@ -72,7 +72,7 @@ def measure_media(ctx: Context, repeat: int) -> list[Row]:
 def personalised(ctx: Context, work: Path, image: Path, repeat: int) -> tuple[float, ...]:
     """Seconds for the seed partition of a node, without starting Python."""
     tree = Tree(root=work, cache=ctx.cache)
-    do("cp", "-r", ctx.root / "profiles", ctx.root / "overlays", work)
+    copy_project(ctx, work)
     (work / "profiles/bench.yaml").write_text(NODE)
     cluster = load(work / "profiles/bench.yaml", tree).profile.cluster
     secrets = model.create(cluster.name, model.lifetime(datetime.now(UTC)))
@@ -104,7 +104,7 @@ def measure_fleets(ctx: Context, repeat: int) -> list[Row]:
     work = OUT / "fleet"
     empty(work)
     tree = Tree(root=work, cache=ctx.cache)
-    do("cp", "-r", ctx.root / "profiles", ctx.root / "overlays", work)
+    copy_project(ctx, work)
     secrets = model.create("fleet", model.lifetime(datetime.now(UTC)))
     rows, checks = [], Samples()
     for count in (10, 100, 1000):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ci import raw_image
-from ci.steps import Context, do, empty, expect, fails, need, say
+from ci.steps import Context, do, empty, ends, expect, need, say
 
 from k3img.image import gpt
 
@@ -72,17 +72,13 @@ def bad_media(ctx: Context) -> None:
     medium.write_bytes(bytes(1 << 20))
     refused(ctx, "is too small", medium)
     # A file system that is smaller than the image: of a file, then of a disk whose sectors fail.
-    with mounted("tmpfs", ctx.work / "mnt", "-t", "tmpfs", "-o", "size=100M") as full:
-        (full / "medium").touch()
-        os.truncate(full / "medium", raw_image.MEDIUM)
-        refused(ctx, "No space left on device", full / "medium")
-        no_table(full / "medium")
-    with mounted("tmpfs", ctx.work / "mnt", "-t", "tmpfs", "-o", "size=100M") as full:
-        (full / "medium").touch()
-        os.truncate(full / "medium", raw_image.MEDIUM)
-        with loop(full / "medium") as device:
+    with without_room(ctx) as full:
+        refused(ctx, "No space left on device", full)
+        no_table(full)
+    with without_room(ctx) as full:
+        with loop(full) as device:
             refused(ctx, "cannot be written or read", device, "--force")
-        no_table(full / "medium")
+        no_table(full)
     # An image that changed on the disk since it was built.
     folder = ctx.work / "damaged"
     do("cp", "-r", "--sparse=always", ctx.image, folder)
@@ -123,7 +119,7 @@ def write(ctx: Context, target: str | Path, *more: str) -> str:
 def refused(ctx: Context, why: str, target: str | Path, *more: str, image: Path | None = None) -> None:
     """Flash something that must fail."""
     out = image or ctx.image
-    said = fails(6, "k3img", "flash", "--profile", "x86", "--out", out, "--yes", "--unseeded", *more, target)
+    said = ends(6, "k3img", "flash", "--profile", "x86", "--out", out, "--yes", "--unseeded", *more, target)
     expect(why in said, f"it does not say {why!r}")
     expect("Traceback" not in said, "a traceback")
 
@@ -155,6 +151,16 @@ def loop(medium: Path) -> Iterator[str]:
         yield device
     finally:
         do("losetup", "--detach", device)
+
+
+@contextmanager
+def without_room(ctx: Context) -> Iterator[Path]:
+    """A file as large as a medium, on a file system of 100 MiB."""
+    with mounted("tmpfs", ctx.work / "mnt", "-t", "tmpfs", "-o", "size=100M") as folder:
+        medium = folder / "medium"
+        medium.touch()
+        os.truncate(medium, raw_image.MEDIUM)
+        yield medium
 
 
 @contextmanager

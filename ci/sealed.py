@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pefile
 from ci import raw_image
-from ci.steps import Context, do, empty, expect, fails, need, say
+from ci.steps import Context, do, empty, ends, expect, need, say
 
 from k3img.image import gpt
 
@@ -232,6 +232,6 @@ def inspect(ctx: Context, folder: Path) -> None:
 
 def broken(raw: Path) -> list[str]:
     """The rules that an image breaks."""
-    said = fails(5, "k3img", "inspect", "--format", "json", raw)
+    said = ends(5, "k3img", "inspect", "--format", "json", raw)
     rows = json.loads(said[said.index("{") :])["rules"]
     return [row["rule"] for row in rows if not row["ok"]]

@@ -78,10 +78,10 @@ def say(text: str) -> None:
 
 def do(*argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
     """Run a program with its output shown; returns that output. Raises `PartError` when it fails."""
-    return fails(0, *argv, cwd=cwd, env=env)
+    return ends(0, *argv, cwd=cwd, env=env)
 
 
-def fails(
+def ends(
     status: int, *argv: str | Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> str:
     """Run a program that must end with a status; else as `do`."""
@@ -194,6 +194,13 @@ def clone(ctx: Context, name: str = "clone") -> Path:
     folder = ctx.work / name
     do("git", "-c", "safe.directory=*", "clone", "--quiet", "--no-hardlinks", ctx.root, folder)
     return folder
+
+
+def copy_project(ctx: Context, into: Path) -> Path:
+    """Profiles and overlays in a folder of their own, to be changed; returns it."""
+    for name in ("profiles", "overlays"):
+        shutil.copytree(ctx.root / name, into / name, symlinks=True)
+    return into
 
 
 @contextmanager

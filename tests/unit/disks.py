@@ -17,8 +17,6 @@ from k3img.profile.model import Arch
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 FIRST = 64
 """First sector of the first partition; each partition is `SIZE` sectors long."""
 SIZE = 16
@@ -34,17 +32,19 @@ IMAGE = (
 )
 
 
-def table(entries: tuple[tuple[str, uuid.UUID, str], ...], *, count: int = 8) -> bytes:
-    """Protective MBR, header and entries; the second header is left out."""
+def table(
+    entries: tuple[tuple[str, uuid.UUID, str], ...], *, count: int = 8, begin: int = FIRST, size: int = SIZE
+) -> bytes:
+    """Protective MBR, header and entries; the second header is left out. `begin` and `size` in sectors."""
     rows = b""
     for place, (kind, ident, label) in enumerate(entries):
-        first = FIRST + place * SIZE
+        first = begin + place * size
         rows += struct.pack(
             "<16s16sQQQ72s",
             TYPES[kind].bytes_le if kind in TYPES else uuid.UUID(int=77).bytes_le,
             ident.bytes_le,
             first,
-            first + SIZE - 1,
+            first + size - 1,
             0,
             label.encode("utf-16-le"),
         )
@@ -98,22 +98,20 @@ def fat(*, clusters: int, taken: tuple[int, ...], per_cluster: int = 1) -> tuple
     return bytes(boot).ljust(reserved * SECTOR, b"\0") + 2 * bytes(table), data
 
 
-def whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def whole(path: Path) -> Path:
     """An image whose partitions are 256 KiB each, with a FAT, an erofs and hashes that say little."""
-    monkeypatch.setattr("tests.unit.disks.FIRST", 2048)
-    monkeypatch.setattr("tests.unit.disks.SIZE", 512)
     content, _ = fat(clusters=4500 // 16, taken=(2,), per_cluster=1)
     head = _SUPER.pack(b"verity\0\0", 1, 1, bytes(16), b"sha256", 4096, 4096, 2, 4, b"salt")
     parts = [content, b"seed", erofs(2), head]
-    data = table(IMAGE).ljust(2048 * SECTOR, b"\0")
+    data = table(IMAGE, begin=2048, size=512).ljust(2048 * SECTOR, b"\0")
     data += b"".join(part.ljust(512 * SECTOR, b"\0") for part in parts)
     path.write_bytes(data + bytes(2048 * SECTOR))
     return path
 
 
-def released(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ReleasedImage:
+def released(folder: Path) -> ReleasedImage:
     """That image, as a build leaves it."""
-    raw = whole(folder / "x_1.raw", monkeypatch)
+    raw = whole(folder / "x_1.raw")
     return ReleasedImage(
         folder=folder,
         profile="x",

@@ -25,8 +25,8 @@ DISK = 8 << 30
 
 
 @pytest.fixture
-def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleasedImage:
-    return disks.released(tmp_path, monkeypatch)
+def image(tmp_path: Path) -> ReleasedImage:
+    return disks.released(tmp_path)
 
 
 def no_program() -> NoReturn:

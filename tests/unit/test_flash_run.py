@@ -28,9 +28,9 @@ SIZE = 8 << 20
 
 
 @pytest.fixture
-def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReleasedImage:
+def image(tmp_path: Path) -> ReleasedImage:
     """A small image with its block map."""
-    made = disks.released(tmp_path, monkeypatch)
+    made = disks.released(tmp_path)
     run.bmap(made).write_text(blockmap.as_text(blockmap.make(made.raw)))
     return made
 

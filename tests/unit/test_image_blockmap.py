@@ -52,8 +52,8 @@ def test_how_long_a_hash_tree_is(blocks: int, wanted: int) -> None:
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return disks.whole(tmp_path / "x.raw", monkeypatch)
+def raw(tmp_path: Path) -> Path:
+    return disks.whole(tmp_path / "x.raw")
 
 
 def covered(found: BlockMap, start: int, size: int) -> bool:
