@@ -61,12 +61,11 @@ def write(job: Job, target: Path, size: int) -> None:
         _put(disk, bytes(EDGE), size - EDGE)
         os.fsync(disk)
         with log.progress(f"writing {target}", job.size) as advance, job.image.open("rb") as source:
-            for item in job.ranges:
-                _copy(job, source.fileno(), disk, item, advance)
+            sums = [_copy(job, source.fileno(), disk, item, advance) for item in job.ranges]
         _forget(disk)
         with log.progress(f"reading {target} back", job.size) as advance:
-            for item in job.ranges:
-                _compare(job, disk, item, target, advance)
+            for item, wanted in zip(job.ranges, sums, strict=True):
+                _compare(disk, item, wanted, target, advance)
         _put(disk, job.tail, size - len(job.tail))
         os.fsync(disk)
         _put(disk, job.head, 0)
@@ -107,33 +106,37 @@ def _explained(target: Path) -> Iterator[None]:
         raise
 
 
-def _copy(job: Job, source: int, disk: int, item: Range, advance: Callable[[int], None]) -> None:
-    """One range; the image's own bytes are compared with the block map on the way."""
-    digest = hashlib.sha256()
+def _copy(job: Job, source: int, disk: int, item: Range, advance: Callable[[int], None]) -> str:
+    """One range; the image's own bytes are compared with the block map on the way.
+
+    Returns the sha256 of what was written.
+    """
+    read, written = hashlib.sha256(), hashlib.sha256()
     for at in range(item.start, item.start + item.size, CHUNK):
         count = min(CHUNK, item.start + item.size - at)
         block = os.pread(source, count, at)
-        digest.update(block)
-        _put(disk, _with(job.instead, at, block), at)
+        read.update(block)
+        block = _with(job.instead, at, block)
+        written.update(block)
+        _put(disk, block, at)
         # What is only in memory would make the bar a lie, and the last fsync minutes long.
         os.fdatasync(disk)
         advance(count)
-    if digest.hexdigest() != item.sha256:
+    if read.hexdigest() != item.sha256:
         raise FlashError(
             f"{job.image} is damaged at bytes {item.start} to {item.start + item.size}",
             hint=f"Build it again. {UNFINISHED}",
         )
+    return written.hexdigest()
 
 
-def _compare(job: Job, disk: int, item: Range, target: Path, advance: Callable[[int], None]) -> None:
-    ours, read = hashlib.sha256(), hashlib.sha256()
-    with job.image.open("rb") as source:
-        for at in range(item.start, item.start + item.size, CHUNK):
-            count = min(CHUNK, item.start + item.size - at)
-            ours.update(_with(job.instead, at, os.pread(source.fileno(), count, at)))
-            read.update(os.pread(disk, count, at))
-            advance(count)
-    if ours.digest() != read.digest():
+def _compare(disk: int, item: Range, wanted: str, target: Path, advance: Callable[[int], None]) -> None:
+    digest = hashlib.sha256()
+    for at in range(item.start, item.start + item.size, CHUNK):
+        count = min(CHUNK, item.start + item.size - at)
+        digest.update(os.pread(disk, count, at))
+        advance(count)
+    if digest.hexdigest() != wanted:
         raise FlashError(
             f"{target} does not keep what is written to it: "
             f"bytes {item.start} to {item.start + item.size} differ",
