@@ -80,9 +80,14 @@ class Bench:
         """The project of plain mkosi."""
         return OUT / "plain"
 
+    @property
+    def plain_work(self) -> Path:
+        """Plain mkosi's output and workspace: mkosi wants none of them in the folder of its sources."""
+        return OUT / "plain-work"
+
     def lay_out(self) -> None:
         """Copy the project, and into the cache what both sides start from."""
-        for folder in (self.cache, self.project, self.plain):
+        for folder in (self.cache, self.project, self.plain, self.plain_work):
             empty(folder)
         copy_project(self.ctx, self.project)
         for name in ("tools", "packages"):
@@ -112,8 +117,8 @@ class Bench:
             *box.mkosi,
             "--directory", self.plain,
             "--tools-tree", box.tools_tree,
-            "--output-directory", self.plain / "output",
-            "--workspace-directory", self.plain / "tmp",
+            "--output-directory", self.plain_work / "output",
+            "--workspace-directory", self.plain_work / "tmp",
             "--package-cache-dir", self.cache / "packages",
             "--cache-directory", self.cache / "plain-tree",
             "--force",
@@ -123,8 +128,8 @@ class Bench:
     def write_plain(self) -> None:
         """The plain project, from what k3img's own said: distribution, sources and packages are the same."""
         (image,) = (self.cache / "work").glob("x86-*/image")
-        for name in ("output", "tmp", "mkosi.extra/usr/share"):
-            (self.plain / name).mkdir(parents=True)
+        for folder in (self.plain_work / "output", self.plain_work / "tmp", self.plain / "mkosi.extra/usr/share"):
+            folder.mkdir(parents=True)
         shutil.copytree(image / "mkosi.sandbox", self.plain / "mkosi.sandbox")
         ours = (image / "mkosi.conf").read_text(encoding="utf-8")
         distribution = ours.partition("[Distribution]\n")[2].partition("\n\n")[0]
