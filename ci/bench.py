@@ -128,7 +128,11 @@ class Bench:
     def write_plain(self) -> None:
         """The plain project, from what k3img's own said: distribution, sources and packages are the same."""
         (image,) = (self.cache / "work").glob("x86-*/image")
-        for folder in (self.plain_work / "output", self.plain_work / "tmp", self.plain / "mkosi.extra/usr/share"):
+        for folder in (
+            self.plain_work / "output",
+            self.plain_work / "tmp",
+            self.plain / "mkosi.extra/usr/share",
+        ):
             folder.mkdir(parents=True)
         shutil.copytree(image / "mkosi.sandbox", self.plain / "mkosi.sandbox")
         ours = (image / "mkosi.conf").read_text(encoding="utf-8")
