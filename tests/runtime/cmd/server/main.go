@@ -130,7 +130,10 @@ func runServer(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	instance := &server.Server{Options: options, Notify: socket, Version: version}
-	return instance.Run(ctx)
+	if err := instance.Run(ctx); !errors.Is(err, server.ErrReset) {
+		return err
+	}
+	return nil
 }
 
 // runAgent is `k3s agent`: its options are checked strictly.
@@ -139,13 +142,18 @@ func runAgent(args []string) error {
 	if err != nil {
 		return err
 	}
+	socket := notify.Take()
 	if err := startLog(options); err != nil {
 		return err
 	}
 	if options.Get("server") == "" {
 		return errors.New("--server is required")
 	}
-	return fmt.Errorf("joining the server at %s is not part of this stand-in yet", options.Get("server"))
+	logrus.Infof("Starting k3s agent %s (standin)", version)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	instance := &agent.Agent{Options: options, Notify: socket}
+	return instance.Run(ctx)
 }
 
 // startLog sets the log up and reports what loading the options found.

@@ -75,7 +75,7 @@ func (n *Node) Run(ctx context.Context) error {
 		proxyArgs := n.proxyArgs()
 		n.start(ctx, "kube-proxy", func() error { return parts.KubeProxy(ctx, proxyArgs) })
 	}
-	n.start(ctx, "pod network", func() error { return n.configureNetwork(ctx) })
+	n.start(ctx, "pod network", func() error { return n.runNetwork(ctx) })
 	return nil
 }
 
@@ -85,9 +85,6 @@ func (n *Node) start(ctx context.Context, part string, run func() error) {
 	go func() {
 		err := run()
 		if ctx.Err() != nil {
-			return
-		}
-		if part == "pod network" && err == nil { // written once
 			return
 		}
 		if err == nil {

@@ -5,34 +5,33 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"k3img.test/runtime/internal/certs"
 )
 
-// configureNetwork waits until the node has its range of pod addresses and
-// writes the pods' network: a bridge. The stand-in has no flannel, so pods of
-// different nodes do not reach each other.
-func (n *Node) configureNetwork(ctx context.Context) error {
-	config, err := clientcmd.BuildConfigFromFlags("", n.Dir("kubelet.kubeconfig"))
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(config)
+// runNetwork waits until the node has its range of pod addresses, writes the
+// pods' network (a bridge) and leads to the other nodes' pods. The stand-in
+// has no flannel; this does what flannel's vxlan backend does.
+func (n *Node) runNetwork(ctx context.Context) error {
+	client, err := n.apiClient("kubelet")
 	if err != nil {
 		return err
 	}
 	for {
 		node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
-		if err == nil && len(node.Spec.PodCIDRs) > 0 {
-			return n.writeNetwork(node)
+		if err == nil {
+			if own := podNetwork(node); own != nil {
+				if err := n.writeNetwork(own); err != nil {
+					return err
+				}
+				return n.runOverlay(ctx, own)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -43,18 +42,20 @@ func (n *Node) configureNetwork(ctx context.Context) error {
 }
 
 // writeNetwork writes the bridge's configuration when it changed.
-func (n *Node) writeNetwork(node *corev1.Node) error {
-	var ranges [][]map[string]string
-	for _, cidr := range node.Spec.PodCIDRs {
-		ranges = append(ranges, []map[string]string{{"subnet": cidr}})
+func (n *Node) writeNetwork(own *net.IPNet) error {
+	mtu := 1450
+	if parent, err := linkOf(net.ParseIP(n.IPs[0])); err == nil {
+		mtu = parent.Attrs().MTU - overlayCost
 	}
 	list := map[string]any{
 		"cniVersion": "1.0.0",
 		"name":       "k3img-standin",
 		"plugins": []map[string]any{
 			{
-				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-				"ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": []map[string]string{{"dst": "0.0.0.0/0"}}},
+				"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true, "mtu": mtu,
+				"ipam": map[string]any{
+					"type": "host-local", "ranges": [][]map[string]string{{{"subnet": own.String()}}}, "routes": []map[string]string{{"dst": "0.0.0.0/0"}},
+				},
 			},
 			{"type": "portmap", "capabilities": map[string]bool{"portMappings": true}},
 		},
@@ -70,6 +71,6 @@ func (n *Node) writeNetwork(node *corev1.Node) error {
 	if err := certs.WriteFile(path, data, 0o600); err != nil {
 		return fmt.Errorf("writing the pods' network: %w", err)
 	}
-	logrus.Infof("Pod network %v written to %s", node.Spec.PodCIDRs, path)
+	logrus.Infof("Pod network %s written to %s", own, path)
 	return nil
 }

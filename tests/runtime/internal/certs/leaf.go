@@ -119,6 +119,36 @@ func (ca *CA) Issue(leaf Leaf, public crypto.PublicKey, now time.Time) ([]byte, 
 	return out.Bytes(), nil
 }
 
+// Request makes a certificate request for the key in a file, which is made
+// when it is missing. Who it is for, the server decides.
+func Request(keyFile string) ([]byte, error) {
+	key, err := loadOrCreateKey(keyFile)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), nil
+}
+
+// ParseRequest reads a request and proves that its sender has the key.
+func ParseRequest(data []byte) (crypto.PublicKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("not a PEM certificate request")
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if err := request.CheckSignature(); err != nil {
+		return nil, err
+	}
+	return request.PublicKey, nil
+}
+
 func loadOrCreateKey(file string) (crypto.Signer, error) {
 	if data, err := os.ReadFile(file); err == nil {
 		if key, err := ParseKey(data); err == nil {

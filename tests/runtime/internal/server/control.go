@@ -10,7 +10,6 @@ import (
 	"github.com/sirupsen/logrus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -135,11 +134,7 @@ func (s *Server) clientConfig() (*rest.Config, error) {
 func (s *Server) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyLimit)
 	defer cancel()
-	config, err := s.clientConfig()
-	if err != nil {
-		return err
-	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := s.client()
 	if err != nil {
 		return err
 	}
@@ -159,12 +154,7 @@ func (s *Server) waitReady(ctx context.Context) error {
 // labelNode gives this server's node its role once it is registered, and
 // puts back the labels of the configuration, as k3s does at every start.
 func (s *Server) labelNode(ctx context.Context) {
-	config, err := s.clientConfig()
-	if err != nil {
-		logrus.Errorf("Failed to label the node: %v", err)
-		return
-	}
-	client, err := kubernetes.NewForConfig(config)
+	client, err := s.client()
 	if err != nil {
 		logrus.Errorf("Failed to label the node: %v", err)
 		return

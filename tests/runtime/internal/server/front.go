@@ -118,9 +118,7 @@ func (s *Server) ownPaths(next http.Handler) http.Handler {
 		w.Header().Set("Content-Type", "text/plain")
 		_, _ = w.Write(bundle)
 	})
-	mux.HandleFunc("/v1-k3s/", func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, "joining a cluster is not part of this stand-in yet: "+r.URL.Path, http.StatusNotImplemented)
-	})
+	s.supervisorPaths(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if handler, pattern := mux.Handler(r); pattern != "" {
 			handler.ServeHTTP(w, r)

@@ -15,8 +15,8 @@ func (s *Server) labelPatch() []byte {
 	if s.hasEtcd() {
 		labels["node-role.kubernetes.io/etcd"] = "true"
 		if name, err := s.etcdName(); err == nil {
-			annotations["etcd.k3s.cattle.io/node-name"] = name
-			annotations["etcd.k3s.cattle.io/node-address"] = s.nodeIP
+			annotations[memberName] = name
+			annotations[memberAddress] = s.nodeIP
 		}
 	}
 	for _, label := range s.Options.List("node-label") {

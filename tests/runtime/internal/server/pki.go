@@ -116,6 +116,7 @@ func (s *Server) writeAgentToken() error {
 		return err
 	}
 	if secret == "" {
+		s.agentPassword = s.token.Password
 		return link("token", s.dir("agent-token"))
 	}
 	agentToken, err := token.Parse(secret, "node")
@@ -123,6 +124,7 @@ func (s *Server) writeAgentToken() error {
 		return fmt.Errorf("agent-token: %w", err)
 	}
 	agentToken.CAHash, agentToken.User = s.token.CAHash, "node"
+	s.agentPassword = agentToken.Password
 	return certs.WriteFile(s.dir("agent-token"), []byte(agentToken.String()+"\n"), 0o600)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"k3img.test/runtime/internal/agent"
 	"k3img.test/runtime/internal/config"
+	"k3img.test/runtime/internal/join"
 	"k3img.test/runtime/internal/nodeinfo"
 	"k3img.test/runtime/internal/notify"
 	"k3img.test/runtime/internal/parts"
@@ -35,11 +36,16 @@ type Server struct {
 	nodeIP   string
 	port     string
 	network  network
+	remote   *join.Client // of the server that is joined, or nil
+	etcd     *parts.EtcdMember
 	token    token.Token
 	pki      *pki
 	store    parts.Store
 	front    *front
 	node     *agent.Node
+
+	tokenLock     sync.Mutex
+	agentPassword string
 
 	failOnce sync.Once
 	failed   chan error
@@ -115,6 +121,11 @@ func (s *Server) prepare(ctx context.Context) error {
 			return err
 		}
 	}
+	if s.joins() {
+		if err := s.fetchBootstrap(ctx); err != nil {
+			return err
+		}
+	}
 	if s.pki, err = s.makeCAs(); err != nil {
 		return err
 	}
@@ -181,6 +192,10 @@ func (s *Server) bringUp(ctx context.Context) {
 	}
 	s.startControllers(ctx)
 	go s.deployManifests(ctx)
+	go s.forgetPasswords(ctx)
+	if s.etcd != nil {
+		go s.removeMembers(ctx)
+	}
 	if s.Options.Bool("disable-agent") {
 		return
 	}

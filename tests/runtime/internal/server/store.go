@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	kinetls "github.com/k3s-io/kine/pkg/tls"
 	"github.com/sirupsen/logrus"
@@ -18,23 +19,25 @@ import (
 	"k3img.test/runtime/internal/token"
 )
 
+// ErrReset ends a server that was told to reset its cluster, and did.
+var ErrReset = errors.New("the cluster was reset")
+
 // startStore starts the datastore that the settings ask for: an etcd that is
 // already there wins over every setting. start bounds the start, run the life.
 func (s *Server) startStore(start, run context.Context) (wait func(), err error) {
 	endpoint := s.Options.Get("datastore-endpoint")
-	join := s.Options.Get("server")
 	switch {
 	case s.Options.Bool("cluster-reset"):
-		return nil, fmt.Errorf("cluster-reset is not part of this stand-in yet")
+		return nil, s.resetCluster(start)
 	case s.hasEtcd():
-		return s.startEtcd(start, run)
-	case endpoint == "" && join != "":
-		return nil, fmt.Errorf("joining the servers at %s is not part of this stand-in yet", join)
+		return s.startEtcd(start, run, nil)
+	case s.remote != nil:
+		return s.joinEtcd(start, run)
 	case endpoint == "" && s.Options.Bool("cluster-init"):
 		if _, err := os.Stat(s.dir("db", "state.db")); err == nil {
 			return nil, fmt.Errorf("converting an sqlite datastore to etcd is not part of this stand-in")
 		}
-		return s.startEtcd(start, run)
+		return s.startEtcd(start, run, nil)
 	}
 	return s.startKine(run, endpoint)
 }
@@ -61,14 +64,15 @@ func (s *Server) startKine(run context.Context, endpoint string) (func(), error)
 	return wait, err
 }
 
-// startEtcd starts the embedded etcd, as the first member if it is new.
-func (s *Server) startEtcd(start, run context.Context) (func(), error) {
+// startEtcd starts the embedded etcd: as it was, as the first member, or with
+// the settings of a joining one.
+func (s *Server) startEtcd(start, run context.Context, joining map[string]any) (func(), error) {
 	name, err := s.etcdName()
 	if err != nil {
 		return nil, err
 	}
 	file := s.dir("db", "etcd", "config")
-	if err := s.writeEtcdConfig(file, name); err != nil {
+	if err := s.writeEtcdConfig(file, name, joining); err != nil {
 		return nil, err
 	}
 	logrus.Infof("Datastore: embedded etcd, member %s", name)
@@ -76,14 +80,13 @@ func (s *Server) startEtcd(start, run context.Context) (func(), error) {
 		logrus.Debugf("notify: %v", err)
 	}
 	type result struct {
-		failed <-chan error
-		wait   func()
+		member *parts.EtcdMember
 		err    error
 	}
 	done := make(chan result, 1)
 	go func() {
-		failed, wait, err := parts.Etcd(run, file)
-		done <- result{failed, wait, err}
+		member, err := parts.Etcd(run, file, false)
+		done <- result{member, err}
 	}()
 	select {
 	case <-start.Done():
@@ -93,16 +96,57 @@ func (s *Server) startEtcd(start, run context.Context) (func(), error) {
 			return nil, r.err
 		}
 		go func() {
-			if err := <-r.failed; err != nil && run.Err() == nil {
+			if err := <-r.member.Failed(); err != nil && run.Err() == nil {
 				s.fail("etcd", err)
 			}
 		}()
+		s.etcd = r.member
 		s.store = parts.Store{
 			Endpoints: []string{"https://127.0.0.1:2379"}, Shared: true,
 			CAFile: s.dir("tls", "etcd", "server-ca.crt"), CertFile: s.dir("tls", "etcd", "client.crt"), KeyFile: s.dir("tls", "etcd", "client.key"),
 		}
-		return r.wait, nil
+		return r.member.Wait, nil
 	}
+}
+
+// resetCluster is `k3s server --cluster-reset`: this server becomes the only
+// member, with the data that it has, and ends.
+func (s *Server) resetCluster(ctx context.Context) error {
+	if !s.hasEtcd() {
+		return fmt.Errorf("cluster-reset: this server has no etcd data")
+	}
+	if s.Options.Get("server") != "" {
+		return fmt.Errorf("cluster-reset: the server option must not be set")
+	}
+	flag := s.dir("db", "reset-flag")
+	if _, err := os.Stat(flag); err == nil {
+		return fmt.Errorf("cluster-reset was successfully performed, please remove the cluster-reset flag and start k3s normally, if you need to perform another cluster reset, you must first manually delete the file at %s", flag)
+	}
+	name, err := s.etcdName()
+	if err != nil {
+		return err
+	}
+	file := s.dir("db", "etcd", "config")
+	if err := s.writeEtcdConfig(file, name, nil); err != nil {
+		return err
+	}
+	run, stop := context.WithCancel(ctx)
+	member, err := parts.Etcd(run, file, true)
+	if err != nil {
+		stop()
+		return err
+	}
+	err = member.Readdress(ctx, name, s.peerURL())
+	stop()
+	member.Wait()
+	if err != nil {
+		return err
+	}
+	if err := certs.WriteFile(flag, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"), 0o600); err != nil {
+		return err
+	}
+	logrus.Info("Managed etcd cluster membership has been reset, restart without --cluster-reset flag now. Backup and delete ${datadir}/server/db on each peer etcd server and rejoin the nodes")
+	return ErrReset
 }
 
 // etcdName returns the member's name, made once: the node's with 8 hex digits.
@@ -120,7 +164,7 @@ func (s *Server) etcdName() (string, error) {
 }
 
 // writeEtcdConfig writes etcd's configuration; etcd-arg replaces its keys.
-func (s *Server) writeEtcdConfig(file, name string) error {
+func (s *Server) writeEtcdConfig(file, name string, more map[string]any) error {
 	tls := func(base string, ca string) map[string]any {
 		return map[string]any{
 			"cert-file": s.dir("tls", "etcd", base+".crt"), "key-file": s.dir("tls", "etcd", base+".key"),
@@ -128,7 +172,7 @@ func (s *Server) writeEtcdConfig(file, name string) error {
 		}
 	}
 	client := "https://" + bracket(s.nodeIP) + ":2379"
-	peer := "https://" + bracket(s.nodeIP) + ":2380"
+	peer := s.peerURL()
 	metrics := "http://127.0.0.1:2381"
 	if s.Options.Bool("etcd-expose-metrics") {
 		metrics += ",http://" + bracket(s.nodeIP) + ":2381"
@@ -144,6 +188,9 @@ func (s *Server) writeEtcdConfig(file, name string) error {
 		"snapshot-count":            10000, "heartbeat-interval": 500, "election-timeout": 5000,
 		"log-level": "warn", "logger": "zap", "log-outputs": []string{"stderr"},
 		"watch-progress-notify-interval": 5000000000,
+	}
+	for key, value := range more {
+		config[key] = value
 	}
 	for _, arg := range s.Options.List("etcd-arg") {
 		key, value, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
