@@ -132,7 +132,7 @@ def test_a_server_has_what_k3s_starts_with(lab: Cluster, ha: Cluster) -> None:
     tokens = {f"secrets/{name}" for name in ("token", "agent-token", "node-password")}
     assert set(content) == {"node.yaml", "secrets/tls/service.key"} | names | tokens
     etcd = {f"secrets/tls/{name}.{kind}" for name in ca.NAMES[3:] for kind in ("crt", "key")}
-    assert set(files(ha, "b")) == set(content) | etcd
+    assert set(files(ha, "b")) == set(content) | etcd | {"secrets/admin.crt", "secrets/admin.key"}
     assert content["secrets/token"].decode().strip() == SECRETS.server_token
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.device import fatpeek, firstboot, gpt, seed
+from k3img.device import discover, fatpeek, firstboot, gpt, seed
 from k3img.device.main import main
 from k3img.device.outcome import Go, Outcome, load
 from k3img.device.place import Place
@@ -46,6 +46,10 @@ SECRETS = {
     "tls/server-ca.crt": CA,
     "tls/server-ca.key": b"key",
 }
+AGENT = NodeConfig(
+    node=Node(name="pi-2", role=Role.AGENT), cluster="shop-42", ca_hash="ab" * 32, servers=("pi-1",)
+)
+
 SEEDED = NodeConfig(
     node=Node(name="pi-1", initializer=True, labels={"zone": "a"}),
     cluster="shop-42",
@@ -599,15 +603,64 @@ def test_the_right_to_make_a_datastore_is_given_once(node: FakeNode) -> None:
     assert (node.fat / "bootstrap.done").exists()
 
 
-def test_joiners_wait_and_say_so(node: FakeNode) -> None:
-    node.seed(NodeConfig(node=Node(name="pi-2", role=Role.AGENT), cluster="shop-42"))
+def test_an_agent_joins_once_a_server_is_found(node: FakeNode) -> None:
+    node.seed(AGENT, {"token": b"K10::node:secret\n", "node-password": b"pw\n"})
     result = node.boot()
-    assert (result.go, result.role) == (Go.WAIT, "agent")
+    assert (result.go, result.role) == (Go.JOIN, "agent")
     assert "a server of cluster shop-42" in result.what
-    assert not list(node.place.run.glob("run-*"))
+    assert not list(node.place.run.glob("run-*")), "k3s starts when k3img-discover has found a server"
+    assert node.options()["server"] == "https://k3s.shop-42.internal:6443"
+    search = discover.load(node.place)
+    assert search is not None
+    assert search.servers == (f"pi-1-{'ab' * 3}.local",), "of the other servers, by their mDNS names"
+    assert (search.name, search.ca_hash, search.etcd) == ("k3s.shop-42.internal", "ab" * 32, False)
+    published = node.etc("systemd/dnssd/k3img.dnssd")
+    assert "_k3img._tcp" in published
+    assert "cluster=ababab" in published
+    assert "secret" not in published
     assert node.etc("rancher/k3s/config.yaml.d/10-image.yaml") == "debug: true\n", "never a server's options"
     assert not (node.place.k3s / "server/tls").exists(), "CA files are for servers"
     assert "tls-san+" not in node.options()
+
+
+@pytest.mark.parametrize(("config", "secrets", "what"), [
+    (NodeConfig(node=Node(name="pi-2", role=Role.AGENT), cluster="shop-42"), {"token": b"x"}, "ca-hash"),
+    (None, {"node-password": b"pw"}, "token is missing"),
+])  # fmt: skip
+def test_an_agent_without_what_joining_takes_waits(
+    node: FakeNode, config: NodeConfig | None, secrets: dict[str, bytes], what: str
+) -> None:
+    node.seed(config or AGENT, secrets)
+    result = node.boot()
+    assert result.go is Go.WAIT
+    assert what in result.what
+    assert discover.load(node.place) is None
+
+
+def test_an_agent_that_has_joined_needs_no_token(node: FakeNode) -> None:
+    node.seed(AGENT, {"token": b"K10::node:secret\n"})
+    node.boot()
+    (node.place.k3s / "agent").mkdir(parents=True)
+    (node.place.k3s / "agent/client-kubelet.crt").write_text("x")
+    (node.place.seed / "token").unlink()
+    node.seed(AGENT, {})
+    assert node.boot().go is Go.JOIN
+
+
+def test_only_the_first_seed_of_an_initializer_makes_a_datastore(node: FakeNode) -> None:
+    etcd = {f"tls/etcd/{n}-ca.{k}": b"x" for n in ("peer", "server") for k in ("crt", "key")}
+    config = replace(SEEDED, datastore=DatastoreKind.ETCD, servers=("pi-1", "pi-3"), bootstrap=False)
+    node.seed(config, {**SECRETS, **etcd})
+    assert node.boot().go is Go.JOIN
+    assert "cluster-init" not in node.options()
+    search = discover.load(node.place)
+    assert search is not None
+    assert search.etcd
+    assert [name[:4] for name in search.servers] == ["pi-3"], "it does not look for itself"
+    node.seed(replace(config, bootstrap=True), {})
+    assert node.boot().go is Go.RUN
+    assert node.options()["cluster-init"] is True
+    assert "server" not in node.options()
 
 
 def test_a_standalone_node_is_not_seeded_over(node: FakeNode) -> None:

@@ -56,7 +56,7 @@ class Secrets:
 
 def lifetime(now: dt.datetime) -> Validity:
     """How long a cluster's certificates count that are made now."""
-    return Validity(begin=BEGIN, end=now + dt.timedelta(days=365 * YEARS))
+    return Validity(begin=BEGIN, end=max(now, BEGIN) + dt.timedelta(days=365 * YEARS))
 
 
 def create(cluster: str, valid: Validity) -> Secrets:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import io
 import tarfile
 from typing import TYPE_CHECKING
 
-from k3img.cluster import ca
+from k3img.cluster import ca, model
 from k3img.errors import UsageError
 from k3img.node.load import dump
-from k3img.node.medium import AGENT_TOKEN, DATASTORE_ENDPOINT, NODE_FILE, NODE_PASSWORD, SECRETS, TLS, TOKEN
+from k3img.node.medium import (
+    ADMIN,
+    AGENT_TOKEN,
+    DATASTORE_ENDPOINT,
+    NODE_FILE,
+    NODE_PASSWORD,
+    SECRETS,
+    TLS,
+    TOKEN,
+)
 from k3img.node.model import EMPTY, DatastoreKind, Node, NodeConfig, Role
 
 if TYPE_CHECKING:
@@ -74,7 +84,7 @@ def files(
     )
     kept = {NODE_PASSWORD: f"{secrets.node_password(node.name)}\n".encode()}
     if node.role is Role.SERVER:
-        kept |= _of_server(secrets, etcd=cluster.datastore.kind is DatastoreKind.ETCD)
+        kept |= _of_server(secrets, etcd=cluster.datastore.kind is DatastoreKind.ETCD, issued=issued)
         if endpoint is not None:
             kept[DATASTORE_ENDPOINT] = f"{endpoint}\n".encode()
     else:
@@ -82,7 +92,7 @@ def files(
     return {NODE_FILE: dump(config).encode()} | {f"{SECRETS}/{name}": body for name, body in kept.items()}
 
 
-def _of_server(secrets: Secrets, *, etcd: bool) -> dict[str, bytes]:
+def _of_server(secrets: Secrets, *, etcd: bool, issued: int) -> dict[str, bytes]:
     """Tokens and CA files, as k3s names them in `server/tls/` (facts: k3s, pre-seeding)."""
     found = {
         TOKEN: f"{secrets.server_token}\n".encode(),
@@ -92,6 +102,9 @@ def _of_server(secrets: Secrets, *, etcd: bool) -> dict[str, bytes]:
     for name, pair in secrets.authorities.items():
         if etcd or not name.startswith("etcd/"):
             found[f"{TLS}/{name}.crt"], found[f"{TLS}/{name}.key"] = pair.certificate, pair.key
+    if etcd:
+        pair = model.admin(secrets, model.lifetime(dt.datetime.fromtimestamp(issued, dt.UTC)))
+        found[f"{ADMIN}.crt"], found[f"{ADMIN}.key"] = pair.certificate, pair.key
     return found
 
 

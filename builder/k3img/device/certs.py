@@ -12,7 +12,6 @@ import re
 from typing import TYPE_CHECKING
 
 from k3img.device import files, observe, outcome, probe
-from k3img.device.outcome import Go
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +88,7 @@ def run(place: Place, system: System, client: Client | None = None) -> int:
     """Restart k3s if a certificate is about to end and nothing speaks against it."""
     result = outcome.load(place)
     first = soonest(place)
-    if result is None or result.go is not Go.RUN or first is None:
+    if result is None or not outcome.runs(place, result) or first is None:
         system.log("k3s has no certificates here")
         return 0
     when, path = first

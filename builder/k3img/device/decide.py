@@ -199,13 +199,9 @@ def _unseeded(facts: Facts) -> Decision:
 def _seeded(facts: Facts, config: NodeConfig) -> Decision:
     secrets = {**facts.kept, **facts.seed.secrets}
     node = config.node
-    if node.role is Role.AGENT:
-        return Decision(
-            go=Go.WAIT,
-            config=config,
-            what=f"a server of cluster {config.cluster}",
-            todo="This version of k3img cannot join a cluster yet: give the node the initializer's seed.",
-        )
+    joining = Decision(go=Go.JOIN, config=config, what=f"a server of cluster {config.cluster}")
+    if node.role is Role.AGENT and facts.joined:
+        return joining
     if facts.datastore:
         return Decision(go=Go.RUN, config=config)
     if (fault := _missing(config, secrets)) is not None:
@@ -215,29 +211,28 @@ def _seeded(facts: Facts, config: NodeConfig) -> Decision:
             what=f"its secrets: {fault}",
             todo=f"Seed it again: `k3img seed --node {node.name}`.",
         )
+    if node.role is Role.AGENT:
+        return joining
     if config.datastore is DatastoreKind.EXTERNAL:
         return Decision(go=Go.RUN, config=config)
     if config.bootstrap and not facts.bootstrapped:
         return Decision(go=Go.RUN, config=config)
-    again = f"Seed it with `k3img seed --node {node.name} --new-datastore` to begin an empty cluster."
     if config.datastore is DatastoreKind.ETCD:
-        return Decision(
-            go=Go.WAIT,
-            config=config,
-            what=f"a server of cluster {config.cluster}: this node may not make a new datastore",
-            todo=f"This version of k3img cannot join a cluster yet. {again}",
-        )
+        return joining
     why = f"{BOOTSTRAP_DONE} says that it was made" if facts.bootstrapped else "bootstrap is not true"
     return Decision(
         go=Go.WAIT,
         config=config,
         what=f"leave to make a new datastore ({why}, and this card has none)",
-        todo=again,
+        todo=f"Seed it with `k3img seed --node {node.name} --new-datastore` to begin an empty cluster.",
     )
 
 
 def _missing(config: NodeConfig, secrets: Mapping[str, bytes]) -> str | None:
-    """What a server without a datastore lacks, in words."""
+    """What a node that must join, or make a datastore, lacks; in words."""
+    if config.node.role is Role.AGENT:
+        lacks_hash = "node.yaml names no ca-hash" if config.ca_hash is None else None
+        return lacks_hash if secrets.get(TOKEN, b"").strip() else f"secrets/{TOKEN} is missing"
     needed = [TOKEN, *CA_FILES]
     if config.datastore is DatastoreKind.ETCD:
         needed += [f"{TLS}/etcd/{name}-ca.{kind}" for name in ("peer", "server") for kind in ("crt", "key")]

@@ -12,9 +12,22 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from k3img.device import clock, disk, fatpeek, files, image, k3sconfig, network, outcome, reset, seed
+from k3img.device import (
+    clock,
+    discover,
+    disk,
+    fatpeek,
+    files,
+    image,
+    k3sconfig,
+    network,
+    outcome,
+    reset,
+    seed,
+)
 from k3img.device.bootstrap import mark_bootstrapped
 from k3img.device.decide import Decision, Facts, decide
+from k3img.device.discover import Search
 from k3img.device.outcome import Go, Outcome
 from k3img.device.seed import Seed
 from k3img.device.seedpart import SeedUnreadableError, look_for, opened
@@ -146,10 +159,14 @@ def _apply(place: Place, system: System, info: ImageInfo, facts: Facts, decision
     changed |= _write_hostname(place, system, hostname)
     changed |= network.apply(place.network, config.node.network if config else None)
     changed |= _write_resolv(place)
+    changed |= _publish(place, config, name, secrets)
     if decision.go is Go.RUN or config is not None:
         changed |= _write_k3s(
-            place, info, config, name, hostname, cluster, secrets, initial=not facts.datastore
-        )
+            place, info, config, name, hostname, cluster, secrets,
+            joins=decision.go is Go.JOIN, initial=not facts.datastore,
+        )  # fmt: skip
+    if config is not None and decision.go is Go.JOIN:
+        discover.save(place, _search(config, secrets))
     if config is not None:
         changed |= _keep_config(place, config, facts.last)
     changed |= files.write(place.state / reset.USED, "", durable=False)
@@ -184,6 +201,20 @@ def _names(place: Place, info: ImageInfo, decision: Decision, secrets: dict[str,
     return node, f"{node}-{known[:6]}" if known else node
 
 
+def _search(config: NodeConfig, secrets: dict[str, bytes]) -> Search:
+    """What a node that joins looks for: the cluster's other servers."""
+    known = config.ca_hash or seed.ca_hash(secrets) or ""
+    return Search(
+        name=k3sconfig.server_name(config.cluster),
+        node=config.node.name,
+        role=str(config.node.role),
+        ca_hash=known,
+        endpoint=config.endpoint or "",
+        servers=tuple(f"{name}-{known[:6]}.local" for name in config.servers if name != config.node.name),
+        etcd=config.node.role is Role.SERVER and config.datastore is DatastoreKind.ETCD,
+    )
+
+
 def standalone_name(profile: str, machine_id: bytes) -> str:
     """A name for a node that was given none: its image's, and six digits that differ from box to box."""
     base = "".join(c if c.isascii() and c.isalnum() else "-" for c in profile.lower())[:MAX_PROFILE]
@@ -194,6 +225,17 @@ def standalone_name(profile: str, machine_id: bytes) -> str:
 def _write_hostname(place: Place, system: System, hostname: str) -> bool:
     system.set_hostname(hostname)
     return files.write(place.root / "etc/hostname", f"{hostname}\n", durable=False)
+
+
+def _publish(place: Place, config: NodeConfig | None, name: str, secrets: dict[str, bytes]) -> bool:
+    """Let `k3img wait` find the node by mDNS (systemd.dnssd(5)); nothing of it is secret."""
+    known = (config.ca_hash if config else None) or seed.ca_hash(secrets) or ""
+    role = config.node.role if config else Role.SERVER
+    text = (
+        f"[Service]\nName=%H\nType=_k3img._tcp\nPort={discover.PORT}\n"
+        f"TxtText=node={name} role={role} cluster={known[:6]}\n"
+    )
+    return files.write(place.root / "etc/systemd/dnssd/k3img.dnssd", text, durable=False)
 
 
 def _write_resolv(place: Place) -> bool:
@@ -210,6 +252,7 @@ def _write_k3s(
     cluster: str,
     secrets: dict[str, bytes],
     *,
+    joins: bool,
     initial: bool,
 ) -> bool:
     role = config.node.role if config else Role.SERVER
@@ -219,6 +262,7 @@ def _write_k3s(
         hostname=hostname,
         cluster=cluster,
         alone_on_etcd=info.datastore == DatastoreKind.ETCD,
+        joins=joins,
         image=files.read(place.share / f"k3s/{role}.yaml"),
         image_registries=files.read(place.share / "k3s/registries.yaml"),
         secrets=secrets,

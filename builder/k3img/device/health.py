@@ -12,7 +12,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from k3img.device import disk, files, links, observe, outcome, probe
-from k3img.device.outcome import Go
 
 if TYPE_CHECKING:
     from k3img.device.kube import Client
@@ -54,7 +53,7 @@ def assess(place: Place, system: System, client: Client | None) -> Look:
     if failed:
         return Look(verdict=Verdict.FAULT, kind="unit", why=f"failed: {', '.join(failed)}")
     result = outcome.load(place)
-    if result is None or result.go is not Go.RUN:
+    if result is None or not outcome.runs(place, result):
         return Look(verdict=Verdict.WAITING, why=result.what if result else "k3img-firstboot")
     if (why := _datastore_fault(place)) is not None:
         return Look(verdict=Verdict.FAULT, kind="datastore", why=why)

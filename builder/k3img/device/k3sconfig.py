@@ -43,24 +43,29 @@ def render(
     hostname: str,
     cluster: str,
     alone_on_etcd: bool,
+    joins: bool,
     image: bytes | None,
     image_registries: bytes | None,
     secrets: Mapping[str, bytes],
 ) -> Mapping[str, File | None]:
     """k3s' files by path below `/etc/rancher`; None where there must be no file.
 
-    A node without a `config` is a cluster of its own, on sqlite or, if the image says so, on etcd.
+    A node without a `config` is a cluster of its own, on sqlite or, if the image says so, on etcd. `joins`
+    says that it is to join a server: the name in its configuration is the one that k3img-discover proves.
     """
     node = config.node if config else None
     role = node.role if node else Role.SERVER
     options: dict[str, Any] = {"node-name": name, "resolv-conf": RESOLV}
     if role is Role.SERVER:
-        sans = [f"k3s.{cluster}.internal", hostname, f"{hostname}.local"]
+        sans = [server_name(cluster), hostname, f"{hostname}.local"]
         if config and config.endpoint:
             sans.append(config.endpoint)
         options["tls-san+"] = list(dict.fromkeys(sans))
         alone = DatastoreKind.ETCD if alone_on_etcd else DatastoreKind.SQLITE
-        options |= _datastore(config.datastore if config else alone, makes=not node or node.initializer)
+        makes = not joins and (not node or node.initializer)
+        options |= _datastore(config.datastore if config else alone, makes=makes)
+    if joins:
+        options["server"] = f"https://{server_name(cluster)}:6443"
     if config and node:
         options |= _seeded(config, secrets)
         for key, value in node.options.items():
@@ -82,6 +87,11 @@ def render(
         # k3s makes its own when it was not given one: that one must stay.
         **({"node/password": _secret(password)} if config and password else {}),
     }
+
+
+def server_name(cluster: str) -> str:
+    """The name that every server of a cluster has in its certificate."""
+    return f"k3s.{cluster}.internal"
 
 
 def _seeded(config: NodeConfig, secrets: Mapping[str, bytes]) -> dict[str, Any]:

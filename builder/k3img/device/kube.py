@@ -1,4 +1,4 @@
-"""Asking the node's own Kubernetes, with the admin's kubeconfig that k3s wrote and nothing but the library.
+"""Asking Kubernetes, with the kubeconfig that k3s wrote on this node and nothing but the library.
 
 HTTP/1.0 by hand: `http.client` pulls in the whole e-mail package, which costs a second under emulation.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER = 8 << 20
 _FIELD = re.compile(
-    r"^\s*(server|certificate-authority-data|client-certificate-data|client-key-data):\s*(\S+)", re.M
+    r"^\s*(server|(?:certificate-authority|client-certificate|client-key)(?:-data)?):\s*(\S+)", re.M
 )
 
 
@@ -33,12 +33,12 @@ def split_url(url: str) -> tuple[str, int]:
 
 
 def fields(kubeconfig: str) -> dict[str, str]:
-    """The four values of a kubeconfig with one cluster and one user."""
+    """The four values of a kubeconfig with one cluster and one user; certificates may be files' paths."""
     return dict(_FIELD.findall(kubeconfig))
 
 
 class Client:
-    """Requests to the API server of this node."""
+    """Requests to the API server: as the administrator on a server, as the kubelet on an agent."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -67,45 +67,60 @@ class Client:
 
     def _prepare(self) -> ssl.SSLContext:
         """The TLS context of the present kubeconfig; k3s writes a new one when it renews certificates."""
-        stat = self._place.kubeconfig.stat()
+        path = self._place.api_access()
+        stat = path.stat()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if self._context is None or stamp != self._stamp:
-            found = fields(self._place.kubeconfig.read_text())
-            self._context = _context(found)
+            found = fields(path.read_text())
+            self._context = _context(self._place, found)
             self._server = split_url(found["server"])
             self._stamp = stamp
         return self._context
 
 
-def _context(found: dict[str, str]) -> ssl.SSLContext:
+def _context(place: Place, found: dict[str, str]) -> ssl.SSLContext:
     # Not create_default_context: its strictness of Python 3.13 refuses CAs such as k3s makes.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=_pem(found["certificate-authority-data"]).decode())
+    context.load_verify_locations(cadata=_pem(place, found, "certificate-authority").decode())
     # The library reads a key from a file only; this one has no name and goes with the process.
     handle = os.memfd_create("k3img", os.MFD_CLOEXEC)
     try:
-        os.write(handle, _pem(found["client-certificate-data"]) + b"\n" + _pem(found["client-key-data"]))
+        both = (_pem(place, found, "client-certificate"), _pem(place, found, "client-key"))
+        os.write(handle, b"\n".join(both))
         context.load_cert_chain(f"/proc/self/fd/{handle}")
     finally:
         os.close(handle)
     return context
 
 
-def _pem(text: str) -> bytes:
-    return base64.b64decode(text)
+def _pem(place: Place, found: dict[str, str], name: str) -> bytes:
+    if (text := found.get(f"{name}-data")) is not None:
+        return base64.b64decode(text)
+    return (place.root / found[name].lstrip("/")).read_bytes()
 
 
-def exchange(link: socket.socket, host: str, path: str) -> bytes:
-    """Send one GET, return the body of a 200. Raises `KubeError` for another status."""
-    request = f"GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\nUser-Agent: k3img\r\n\r\n"
-    link.sendall(request.encode())
+def request(
+    link: socket.socket, host: str, method: str, path: str, data: bytes = b"", *, content: str = ""
+) -> tuple[int, bytes]:
+    """Send one request over a connection, return status and body. Raises `KubeError` for no HTTP."""
+    lines = [f"{method} {path} HTTP/1.0", f"Host: {host}", "Accept: application/json", "User-Agent: k3img"]
+    lines += [f"Content-Type: {content}", f"Content-Length: {len(data)}"] if data else []
+    link.sendall("\r\n".join([*lines, "", ""]).encode() + data)
     answer = bytearray()
     while len(answer) < MAX_ANSWER and (piece := link.recv(1 << 16)):
         answer += piece
     head, _, body = bytes(answer).partition(b"\r\n\r\n")
     status = head.split(b" ", 2)[1:2]
-    if status != [b"200"]:
+    if not status or not status[0].isdigit():
         raise KubeError(f"{path}: {head[:80].decode(errors='replace')!r}")
+    return int(status[0]), body
+
+
+def exchange(link: socket.socket, host: str, path: str) -> bytes:
+    """Send one GET, return the body of a 200. Raises `KubeError` for another status."""
+    status, body = request(link, host, "GET", path)
+    if status != 200:
+        raise KubeError(f"{path}: status {status}")
     return body
 
 

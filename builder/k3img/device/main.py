@@ -25,6 +25,7 @@ def main(argv: Sequence[str], *, place: Place | None = None, system: System | No
         "firstboot": _firstboot,
         "clock": _clock,
         "address": _address,
+        "discover": _discover,
         "status": _status,
         "health": _health,
         "certs": _certs,
@@ -102,6 +103,12 @@ def _address(place: Place, system: System) -> int:
         system.log(f"no address for k3s: {error}")
         return 1
     return 0
+
+
+def _discover(place: Place, system: System) -> int:
+    from k3img.device import discover  # noqa: PLC0415
+
+    return discover.run(place, system)
 
 
 def _status(place: Place, system: System) -> int:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from k3img.device import files, links, probe
+from k3img.device import discover, files, links, probe
+from k3img.device import outcome as outcomes
 from k3img.device.outcome import Go, Outcome
 
 if TYPE_CHECKING:
@@ -47,9 +48,14 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """One look at the machine. `unit` is k3s' unit, asked for only now and then."""
+    """One look at the machine. `unit` is k3s' unit, asked for only now and then.
+
+    `found_server` says that the search for a server is over, `search` is the last that it said.
+    """
 
     outcome: Outcome | None
+    found_server: bool = False
+    search: discover.Report | None = None
     failed_first: bool = False
     cards: tuple[links.Link, ...] = ()
     addresses: tuple[Address, ...] = ()
@@ -58,17 +64,25 @@ class Seen:
     last_words: str = ""
     gone_labels: tuple[str, ...] = ()
 
+    @property
+    def runs(self) -> bool:
+        """k3s has leave to run."""
+        return self.outcome is not None and (self.outcome.go is Go.RUN or self.found_server)
+
 
 def look(
     place: Place, system: System, client: Client | None, *, with_unit: bool, previous: Seen | None
 ) -> Seen:
     """Look at everything; k3s' unit is only asked for `with_unit` (it costs a program start)."""
-    from k3img.device import outcome as outcomes  # noqa: PLC0415
-
     result = previous.outcome if previous and previous.outcome else outcomes.load(place)
-    if result is None or result.go is not Go.RUN:
-        return Seen(outcome=result, cards=links.cards(place), addresses=links.addresses(place, system))
-    state = probe.node(client, result.node) if client is not None and place.kubeconfig.exists() else None
+    if result is None or not outcomes.runs(place, result):
+        return Seen(
+            outcome=result,
+            cards=links.cards(place),
+            addresses=links.addresses(place, system),
+            search=discover.report(place),
+        )
+    state = probe.node(client, result.node) if client is not None and place.api_access().exists() else None
     unit = previous.unit if previous else probe.Unit()
     words = previous.last_words if previous else ""
     if with_unit:
@@ -76,6 +90,7 @@ def look(
         words = _last_words(system, unit_name(result)) if unit.restarts > RESTARTS and state is None else ""
     return Seen(
         outcome=result,
+        found_server=result.go is Go.JOIN,
         cards=links.cards(place),
         addresses=links.addresses(place, system),
         node=state,
@@ -112,7 +127,9 @@ def view(seen: Seen) -> View:
     if result is None:
         return View(mood=Mood.STARTING, what="k3img-firstboot", addresses=seen.addresses)
     notes = (*result.problems, *result.notes, *_label_notes(seen, result.node))
-    if result.go is not Go.RUN:
+    if result.go is Go.JOIN and not seen.found_server:
+        return _joining(seen, result, notes)
+    if not seen.runs:
         mood = {Go.STOP: Mood.STOPPED, Go.REBOOT: Mood.STARTING}.get(result.go, Mood.WAITING)
         return View(mood=mood, what=result.what, todo=result.todo, addresses=seen.addresses, notes=notes)
     down = [card.name for card in seen.cards if not card.carrier]
@@ -120,20 +137,35 @@ def view(seen: Seen) -> View:
         if seen.cards and len(down) == len(seen.cards):
             notes = (*notes, f"no link on {', '.join(down)}")
         return View(mood=Mood.READY, addresses=seen.addresses, notes=notes, version=seen.node.version)
-    mood, what, todo = _waiting(seen, result, down)
+    mood, what, todo = _waiting(seen, result)
     return View(mood=mood, what=what, todo=todo, addresses=seen.addresses, notes=notes)
 
 
-def _waiting(seen: Seen, result: Outcome, down: list[str]) -> tuple[Mood, str, str]:
+def _joining(seen: Seen, result: Outcome, notes: tuple[str, ...]) -> View:
+    """What a node says that has not found its server yet: its own network comes first."""
+    what, todo = _no_network(seen) or (result.what, result.todo)
+    if seen.addresses and seen.search is not None:
+        what, todo = seen.search.what, seen.search.todo
+    return View(mood=Mood.WAITING, what=what, todo=todo, addresses=seen.addresses, notes=notes)
+
+
+def _no_network(seen: Seen) -> tuple[str, str] | None:
+    down = [card.name for card in seen.cards if not card.carrier]
     if not seen.cards:
         todo = "Give the machine a wired network card that this image has a driver for."
-        return Mood.WAITING, "a network card: none was found", todo
+        return "a network card: none was found", todo
     if len(down) == len(seen.cards):
-        return Mood.WAITING, f"no link on {', '.join(down)}", "Plug in the network cable."
+        return f"no link on {', '.join(down)}", "Plug in the network cable."
     if not seen.addresses:
         up = ", ".join(card.name for card in seen.cards if card.carrier)
         todo = "Check the DHCP server, or seed the node with a fixed address."
-        return Mood.WAITING, f"an address from DHCP on {up}", todo
+        return f"an address from DHCP on {up}", todo
+    return None
+
+
+def _waiting(seen: Seen, result: Outcome) -> tuple[Mood, str, str]:
+    if (missing := _no_network(seen)) is not None:
+        return Mood.WAITING, *missing
     if seen.unit.restarts > RESTARTS and seen.node is None:
         words = f": {seen.last_words}" if seen.last_words else ""
         todo = "Power it off and on. If that does not help, a file factory-reset on K3IMG starts it over."

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 
 
 class Go(StrEnum):
-    """What happens next: k3s runs, something outside must come first, or a person must act."""
+    """What happens next: k3s runs, something outside must come first, or a person must act.
+
+    JOIN: k3s runs as soon as k3img-discover has found a server.
+    """
 
     RUN = "run"
+    JOIN = "join"
     WAIT = "wait"
     STOP = "stop"
     REBOOT = "reboot"
@@ -44,6 +48,11 @@ class Outcome:
     source: str = ""
     seed_device: str = ""
     bootstrap: bool = False
+
+
+def runs(place: Place, outcome: Outcome) -> bool:
+    """k3s has leave to run: its unit's condition is there."""
+    return outcome.go is Go.RUN or (outcome.go is Go.JOIN and (place.run / f"run-{outcome.role}").exists())
 
 
 def save(place: Place, outcome: Outcome) -> None:

@@ -52,6 +52,11 @@ class Place:
         """The admin's kubeconfig that a server writes."""
         return self.rancher / "k3s/k3s.yaml"
 
+    def api_access(self) -> Path:
+        """The kubeconfig to ask the API with: an agent has its kubelet's only."""
+        agents = self.k3s / "agent/kubelet.kubeconfig"
+        return self.kubeconfig if self.kubeconfig.exists() or not agents.exists() else agents
+
     @property
     def network(self) -> Path:
         """networkd's files of this node."""

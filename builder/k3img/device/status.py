@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from k3img.device import address, clock, files, image, links, observe, probe, report
 from k3img.device.bootstrap import mark_bootstrapped
 from k3img.device.observe import Mood, Seen, View
-from k3img.device.outcome import Go
 from k3img.device.seedpart import SeedUnreadableError, opened
 from k3img.node.medium import KUBECONFIG, STATUS
 
@@ -68,7 +67,7 @@ class Watch:
 
     def client(self) -> Client | None:
         """The API client, once there is a kubeconfig: before that, TLS need not be loaded."""
-        if self._client is None and self.place.kubeconfig.exists():
+        if self._client is None and self.place.api_access().exists():
             from k3img.device.kube import Client  # noqa: PLC0415
 
             self._client = Client(self.place)
@@ -161,7 +160,7 @@ class Watch:
             return
         clock.save(self.place, self.system)
         mark = self.place.run / "clock-stepped"
-        running = seen.outcome is not None and seen.outcome.go is Go.RUN and self.place.kubeconfig.exists()
+        running = seen.runs and self.place.api_access().exists()
         if not running or mark.exists() or seen.outcome is None:
             return
         files.write(mark, "")

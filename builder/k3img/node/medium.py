@@ -20,6 +20,10 @@ AGENT_TOKEN: Final = "agent-token"
 NODE_PASSWORD: Final = "node-password"
 """In `secrets/`: what proves to a server that a re-flashed node is the one it was."""
 
+ADMIN: Final = "admin"
+"""In `secrets/`, etcd servers only, with `.crt` and `.key`: an administrator's certificate. By it a server
+whose disk is new makes room for itself among the members."""
+
 DATASTORE_ENDPOINT: Final = "datastore-endpoint"
 """In `secrets/`: the URL of an external datastore, with its password."""
 
