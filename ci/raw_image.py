@@ -19,7 +19,7 @@ from k3img.errors import K3imgError
 from k3img.image import gpt
 from k3img.tools import toolbox
 from k3img.tree import Tree
-from k3img.vm.qemu import Qemu
+from k3img.vm.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,7 +61,7 @@ def boot(ctx: Context, medium: Path, *beside: Path) -> str:
 
 
 @contextmanager
-def powered_on(ctx: Context, *media: Path, form: str = "raw") -> Iterator[tuple[Qemu, int]]:
+def powered_on(ctx: Context, *media: Path, form: str = "raw") -> Iterator[tuple[Child, int]]:
     """A machine with these disks, and the port that leads to its API; killed at the end."""
     port = free_port()
     qemu = power_on(ctx, media, port, form)
@@ -89,7 +89,7 @@ def used(medium: Path) -> None:
     do("dd", "if=/dev/urandom", f"of={medium}", "bs=4M", f"count={USED >> 22}", "conv=notrunc", "status=none")
 
 
-def power_on(ctx: Context, media: Sequence[Path], port: int, form: str) -> Qemu:
+def power_on(ctx: Context, media: Sequence[Path], port: int, form: str) -> Child:
     """Two processors, the least memory, UEFI, disks, a network card; the serial port is what one sees."""
     box = tools(ctx)
     firmware = box.firmware("amd64")
@@ -106,15 +106,15 @@ def power_on(ctx: Context, media: Sequence[Path], port: int, form: str) -> Qemu:
         "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:127.0.0.1:{port}-:6443",
         "-serial", f"file:{ctx.work}/console.log",
     )  # fmt: skip
-    return Qemu(argv, log=ctx.work / "qemu.log", cwd=ctx.work)
+    return Child(argv, log=ctx.work / "qemu.log", cwd=ctx.work)
 
 
-def wait_until_ready(qemu: Qemu, console: Path) -> None:
+def wait_until_ready(qemu: Child, console: Path) -> None:
     """Until the status on the console says so."""
     wait_for(qemu, console, "Ready since")
 
 
-def wait_for(qemu: Qemu, console: Path, words: str) -> str:
+def wait_for(qemu: Child, console: Path, words: str) -> str:
     """Until the console says that; returns all that it said."""
     deadline = time.monotonic() + MINUTES * 60
     text = ""

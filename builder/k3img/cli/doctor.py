@@ -55,7 +55,7 @@ def mend(tree: Tree, target: str = "amd64") -> None:
     As root also programs of `target` are made to run.
     """
     if os.geteuid() == 0:
-        host.install(f.package for f in host.programs() if f.state is State.MISSING and f.package)
+        host.install(f.package for f in host.programs() if f.state is not State.OK and f.package)
     box = toolbox.prepare(tree, target=target)
     if os.geteuid() == 0:
         binfmt.register(target, box.tree)

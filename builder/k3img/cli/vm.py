@@ -25,6 +25,7 @@ from k3img.verify import report, run, session, testimages, throwaway, timeline
 from k3img.verify.hardware import PAIRS
 from k3img.verify.page import to_html
 from k3img.verify.report import Outcome
+from k3img.vm import lab
 from k3img.vm.spec import Accel, Network
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def verify(
     """Boot a profile's image in QEMU and prove that it works. Exit code 5 when a check fails."""
     image = released.load(image_folder(tree, profile, out=out), profile)
     box = toolbox.find(tree, target=image.arch.debian)
+    if run.LAB.intersection(scenarios):
+        lab.enter(sys.argv)
     folder = make_folder(image.folder / "verify")
     options = run.Options(
         scenarios=_scenarios(scenarios, hardware, image.board),

@@ -63,6 +63,7 @@ def machine(
     accel: Accel,
     hardware: Hardware | None = None,
     disk: Path | None = None,
+    medium: Path | None = None,
     images: Path | None = None,
     credentials: Mapping[str, bytes] | None = None,
     folder: Path | None = None,
@@ -71,17 +72,19 @@ def machine(
     """A machine that is still off, with `image` on its disk; at the end nothing of it is left.
 
     `disk` keeps what the machine writes (a qcow2 file, made when missing); without it that goes when the
-    machine goes. `images` is an archive of container images, attached read-only. `folder` keeps console
-    log and QEMU's messages after the end, as LABEL.console.log and LABEL.qemu.log.
+    machine goes. `medium` is a disk that was written before (raw), in the place of both. `images` is an
+    archive of container images, attached read-only. `folder` keeps console log and QEMU's messages after
+    the end, as LABEL.console.log and LABEL.qemu.log.
     Raises `MachineError` when the disks cannot be made.
     """
     # /var/tmp is on a disk where /tmp may be in memory, and its path is short enough for sockets.
     with tempfile.TemporaryDirectory(prefix="k3img-", dir="/var/tmp") as name:
         private = Path(name)
         made = hardware or Hardware()
-        overlay = disk or private / "disk.qcow2"
+        first = Disk(path=disk or private / "disk.qcow2", durable=disk is not None)
+        first = Disk(path=medium, format="raw") if medium is not None else first
         try:
-            disks = _disks(image, toolbox, made, Disk(path=overlay, durable=disk is not None), private)
+            disks = _disks(image, toolbox, made, first, private)
         except ProgramError as error:
             raise MachineError("the machine's disks cannot be made", details=error.details) from error
         if images is not None and not made.pi:

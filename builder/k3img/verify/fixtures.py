@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from testinfra.host import Host
 
+    from k3img.verify.lab import Bed
     from k3img.verify.life import Life
     from k3img.verify.plugin import VerifyPlugin
     from k3img.vm.machine import Machine
@@ -31,6 +32,13 @@ def life(verify: VerifyPlugin) -> Iterator[Life]:
     """The machine that a scenario's checks share, off at first."""
     with ExitStack() as stack:
         yield verify.open_life(stack)
+
+
+@pytest.fixture(scope="session")
+def bed(verify: VerifyPlugin) -> Iterator[Bed]:
+    """The network that a lab scenario's machines share."""
+    with ExitStack() as stack:
+        yield verify.open_bed(stack)
 
 
 @pytest.fixture

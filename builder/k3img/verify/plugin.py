@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from testinfra.host import Host
 
     from k3img.verify.boot import Hardware
+    from k3img.verify.lab import Bed
     from k3img.verify.life import Life
 
+    MakeBed = Callable[[ExitStack, Callable[[Life], None]], Bed]
     MakeLife = Callable[[Hardware | None, Mapping[str, bytes] | None], AbstractContextManager[Life]]
 
 KEPT_CHARACTERS = 12_000
@@ -45,6 +47,7 @@ class VerifyPlugin:
     def __init__(
         self,
         make_life: MakeLife,
+        make_bed: MakeBed | None = None,
         *,
         pairs: tuple[str, ...] = (),
     ) -> None:
@@ -55,6 +58,7 @@ class VerifyPlugin:
         self.harness_error = ""
         self.ended: SystemExit | None = None
         self._make_life = make_life
+        self._make_bed = make_bed
         self._backends: dict[int, tuple[Host, ChannelBackend]] = {}
         self._notes: list[str] = []
         self._broken: dict[str, str] = {}  # machine (see _machine_of) to why it can be asked no more
@@ -76,6 +80,17 @@ class VerifyPlugin:
         self.lives.append(made)
         stack.callback(self._save_console, made)
         return made
+
+    def open_bed(self, stack: ExitStack) -> Bed:
+        """A network for several machines; `stack` ends it, and them, and saves their consoles."""
+        if self._make_bed is None:
+            raise MachineError("this run has no network of its own")
+
+        def opened(life: Life) -> None:
+            self.lives.append(life)
+            stack.callback(self._save_console, life)
+
+        return self._make_bed(stack, opened)
 
     def _save_console(self, life: Life) -> None:
         life.forget_api()

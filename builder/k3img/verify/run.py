@@ -21,17 +21,20 @@ from k3img.verify.report import EMULATED_NOTE, PI_NOTE, STANDIN_NOTE, Check, Out
 from k3img.vm.spec import Accel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
     from k3img.image.released import ReleasedImage
     from k3img.tools.toolbox import Toolbox
     from k3img.tree import Tree
     from k3img.verify.boot import Hardware
-    from k3img.verify.plugin import VerifyPlugin
+    from k3img.verify.lab import Bed
+    from k3img.verify.plugin import MakeBed, VerifyPlugin
 
 STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE, SSH = "standard", "first-boot", "link-down", "hardware", "ssh"
 BOOT_CHAIN = "boot-chain"
+JOIN, WRONG_TOKEN = "join", "wrong-token"
 SCENARIOS = {
     STANDARD: ("standard",),
     FIRST_BOOT: ("standard/test_1_first_boot.py", "standard/test_3_cluster.py"),
@@ -39,8 +42,13 @@ SCENARIOS = {
     HARDWARE: ("hardware",),
     SSH: ("ssh",),
     BOOT_CHAIN: ("boot_chain",),
+    JOIN: ("lab/test_join.py",),
+    WRONG_TOKEN: ("lab/test_wrong_token.py",),
 }
 """What of tests/image each runs. `standard` is one machine's life, `first-boot` the part up to a pod."""
+
+LAB = frozenset(name for name, parts in SCENARIOS.items() if parts[0].startswith("lab/"))
+"""Scenarios of several machines, which need a network of their own (`k3img.vm.lab`)."""
 
 USUAL = {Board.UEFI: (STANDARD,), Board.RPI4: (BOOT_CHAIN, FIRST_BOOT)}
 """What is run for a board when nobody says. A Pi's /usr and root boot on QEMU's `virt` machine as well."""
@@ -143,7 +151,7 @@ def _scenario(
                 seeded=bool(given),
             )
 
-    plugin = VerifyPlugin(make_life, pairs=options.pairs)
+    plugin = VerifyPlugin(make_life, _bed_maker(image, toolbox, accel, options), pairs=options.pairs)
     with step(f"Scenario {name} ({accel})"):
         status = _pytest(pytest.main, plugin, folder, paths)
         if plugin.ended is not None:
@@ -153,6 +161,17 @@ def _scenario(
     if plugin.harness_error or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise VerifyError(f"the checks in {folder} cannot be run", details=plugin.harness_error)
     return plugin
+
+
+def _bed_maker(image: ReleasedImage, toolbox: Toolbox, accel: Accel, options: Options) -> MakeBed:
+    """What opens a network of machines for a scenario of the lab."""
+    from k3img.verify.lab import Bed  # noqa: PLC0415 - only these scenarios need it
+
+    def make(stack: ExitStack, opened: Callable[[Life], None]) -> Bed:
+        images, keep = options.test_images, options.keep
+        return Bed(stack, image, toolbox, accel=accel, images=images, keep=keep, opened=opened)
+
+    return make
 
 
 def _pytest(main: Any, plugin: VerifyPlugin, folder: Path, paths: Sequence[Path]) -> int:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 from k3img.log import step
 from k3img.vm import firmware
 from k3img.vm.channel import Channel, ChannelTimeoutError, Result
+from k3img.vm.child import Child, wait_for_socket
 from k3img.vm.console import ConsoleLog, Line, plain
 from k3img.vm.faults import MachineError
-from k3img.vm.qemu import Qemu, wait_for_socket
 from k3img.vm.qmp import Qmp
 from k3img.vm.spec import DISK_NODE, Accel, MachineSpec, argv, storage_argv
 from k3img.vm.verbs import Verbs, with_console
@@ -48,7 +48,7 @@ class Machine(Verbs):
         """When power was last switched on, by `now()`."""
         self._files = files
         self._power = ExitStack()  # what lives from power on to power off
-        self._qemu: Qemu | None = None
+        self._qemu: Child | None = None
         self._qmp: Qmp | None = None
         self._channel: Channel | None = None
         self._consoles: list[tuple[float, ConsoleLog]] = []
@@ -91,14 +91,14 @@ class Machine(Verbs):
             qmp.quit()  # it flushes
             qemu.wait_until_ended(30)
 
-    def _open(self, stack: ExitStack, command: Sequence[str]) -> tuple[Qemu, Qmp]:
+    def _open(self, stack: ExitStack, command: Sequence[str]) -> tuple[Child, Qmp]:
         """A new QEMU, paused before its first instruction, and our connection to it; `stack` ends both."""
         if self._qemu is not None:
             raise MachineError(f"{self.spec.name} is already on")
         sockets = self.spec.sockets
         for stale in (sockets.qmp, sockets.channel, sockets.console):
             stale.unlink(missing_ok=True)
-        qemu = Qemu(command, log=sockets.folder / "qemu.log", cwd=sockets.folder)
+        qemu = Child(command, log=sockets.folder / "qemu.log", cwd=sockets.folder)
         stack.callback(qemu.stop)
         wait_for_socket(sockets.qmp, qemu)
         try:

@@ -79,7 +79,7 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """One card on QEMU's user network (DHCP gives 10.0.2.15).
+    """One card on QEMU's user network (DHCP gives 10.0.2.15), or on `tap`, an interface of this host.
 
     Without `internet` the DHCP server offers no router and no name server, and nothing leaves the host;
     `forward` lists the guest's TCP ports that get a free port on 127.0.0.1 each (chosen by QEMU, see
@@ -91,6 +91,7 @@ class Network:
     internet: bool = False
     link: bool = True
     forward: tuple[int, ...] = (API_PORT,)
+    tap: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,8 +307,11 @@ def _network(network: Network | None) -> tuple[str, ...]:
     forward = "".join(f",hostfwd=tcp:127.0.0.1:0-:{port}" for port in network.forward)
     # No ROM: without a kernel on any disk the firmware would lose minutes in PXE.
     where = "bus=xhci.0" if network.nic is Nic.USB else "romfile="
+    backend = f"user,id=net0{reach}{forward}"
+    if network.tap:
+        backend = f"tap,id=net0,ifname={network.tap},script=no,downscript=no"
     return (
-        "-netdev", f"user,id=net0{reach}{forward}",
+        "-netdev", backend,
         "-device", f"{network.nic},netdev=net0,mac={network.mac},id=nic0,{where}",
     )  # fmt: skip
 

@@ -27,17 +27,10 @@ KEPT_LINES = 40
 """Lines of console and journal that evidence carries."""
 
 
-class Verbs(ABC):
-    """A machine that a test can talk to. `stretch` multiplies every time-out (1 with KVM)."""
+class Waits(ABC):
+    """Waiting for something of one or of several machines. `stretch` multiplies time-outs (1 with KVM)."""
 
     stretch: float = 1.0
-
-    @abstractmethod
-    def execute(self, command: str, *, timeout: float = 60) -> Result:
-        """Run a shell command in the guest, whatever its exit status; it may take `timeout` (stretched).
-
-        Raises `MachineError` when the guest does not answer.
-        """
 
     @abstractmethod
     def console(self) -> str:
@@ -45,7 +38,7 @@ class Verbs(ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Raise `MachineError` when the machine is no longer there."""
+        """Raise `MachineError` when a machine is no longer there."""
 
     def now(self) -> float:
         """Seconds on a clock that only runs forward."""
@@ -54,20 +47,6 @@ class Verbs(ABC):
     def pause(self, seconds: float) -> None:
         """Let time pass."""
         time.sleep(seconds)
-
-    def succeed(self, command: str, *, timeout: float = 60) -> str:
-        """Run a command that has to end with 0; returns its standard output."""
-        result = self.execute(command, timeout=timeout)
-        if not result.ok:
-            raise CommandError(f"command failed in the guest: {_short(command)}", details=str(result))
-        return result.stdout
-
-    def fail(self, command: str, *, timeout: float = 60) -> str:
-        """Run a command that must not end with 0; returns its standard output."""
-        result = self.execute(command, timeout=timeout)
-        if result.ok:
-            raise CommandError(f"command succeeded but must not: {_short(command)}", details=str(result))
-        return result.stdout
 
     def wait_until(
         self,
@@ -95,6 +74,49 @@ class Verbs(ABC):
                         f"waited {limit:.0f} s in vain for {subject}", details=self.evidence(evidence)
                     )
                 self.pause(every)
+
+    def console_tail(self, lines: int = KEPT_LINES) -> str:
+        """The last lines of the console."""
+        return "\n".join(told(self.console())[-lines:])
+
+    def evidence(self, more: Callable[[], str] | None = None) -> str:
+        """What helps to understand a failure. Never raises: the failure itself matters more."""
+        parts = []
+        if more is not None:
+            try:
+                parts.append(more())
+            except K3imgError as error:
+                parts.append(f"(no further evidence: {error.brief})")
+        try:
+            parts.append(f"--- the console's last lines ---\n{self.console_tail()}")
+        except OSError as error:
+            parts.append(f"(no console: {error})")
+        return "\n".join(part for part in parts if part)
+
+
+class Verbs(Waits):
+    """A machine that a test can talk to."""
+
+    @abstractmethod
+    def execute(self, command: str, *, timeout: float = 60) -> Result:
+        """Run a shell command in the guest, whatever its exit status; it may take `timeout` (stretched).
+
+        Raises `MachineError` when the guest does not answer.
+        """
+
+    def succeed(self, command: str, *, timeout: float = 60) -> str:
+        """Run a command that has to end with 0; returns its standard output."""
+        result = self.execute(command, timeout=timeout)
+        if not result.ok:
+            raise CommandError(f"command failed in the guest: {_short(command)}", details=str(result))
+        return result.stdout
+
+    def fail(self, command: str, *, timeout: float = 60) -> str:
+        """Run a command that must not end with 0; returns its standard output."""
+        result = self.execute(command, timeout=timeout)
+        if result.ok:
+            raise CommandError(f"command succeeded but must not: {_short(command)}", details=str(result))
+        return result.stdout
 
     def wait_until_succeeds(self, command: str, *, timeout: float = 120, subject: str = "") -> str:
         """Repeat a command until it ends with 0; returns its standard output."""
@@ -139,24 +161,6 @@ class Verbs(ABC):
         """The end of a unit's journal; says why when it cannot be had."""
         command = f"journalctl --no-pager -o short-monotonic -n {lines} -u {shlex.quote(unit)}"
         return str(self.execute(command, timeout=30))
-
-    def console_tail(self, lines: int = KEPT_LINES) -> str:
-        """The last lines of the console."""
-        return "\n".join(told(self.console())[-lines:])
-
-    def evidence(self, more: Callable[[], str] | None = None) -> str:
-        """What helps to understand a failure. Never raises: the failure itself matters more."""
-        parts = []
-        if more is not None:
-            try:
-                parts.append(more())
-            except K3imgError as error:
-                parts.append(f"(no further evidence: {error.brief})")
-        try:
-            parts.append(f"--- the console's last lines ---\n{self.console_tail()}")
-        except OSError as error:
-            parts.append(f"(no console: {error})")
-        return "\n".join(part for part in parts if part)
 
 
 def with_console(error: MachineError, machine: Verbs) -> MachineError:

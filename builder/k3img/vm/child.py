@@ -1,7 +1,8 @@
-"""The QEMU process: started beside us, ended with us. Nobody else starts a program that outlives a call."""
+"""A program beside us (QEMU, a DHCP server), ended with us. Nobody else starts one that outlives a call."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -14,31 +15,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEPT_BYTES = 4000
-"""Bytes of QEMU's own messages that an error carries."""
+"""Bytes of a program's own messages that an error carries."""
 
 
-class Qemu:
-    """One running QEMU. `log` gets its command line and all that it prints (warnings, why it ended)."""
+class Child:
+    """A running program. `log` gets its command line and all that it prints (warnings, why it ended)."""
 
-    def __init__(self, argv: Sequence[str], *, log: Path, cwd: Path) -> None:
+    def __init__(self, argv: Sequence[str], *, log: Path, cwd: Path, name: str = "QEMU") -> None:
         self.log = log
+        self.name = name
         with log.open("ab") as sink:
             sink.write(f"+ {quoted(argv)}\n".encode())
             sink.flush()
-            self._process = subprocess.Popen(  # ended by stop(), which the machine's ExitStack calls
+            self._process = subprocess.Popen(  # ended by stop(), which its owner's ExitStack calls
                 [*_dies_with_us(), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
                 cwd=cwd,
                 env=clean_environment(),
-                # Its own session: Ctrl-C at the terminal is for us, and we end QEMU in order.
+                # Its own session: Ctrl-C at the terminal is for us, and we end it in order.
                 start_new_session=True,
             )
 
     @property
     def pid(self) -> int:
-        """QEMU's process id."""
+        """Its process id."""
         return self._process.pid
 
     @property
@@ -52,23 +54,27 @@ class Qemu:
         return self._process.poll() not in (None, 0)
 
     def check(self) -> None:
-        """Raise `MachineError`, with QEMU's last words, when it has ended."""
+        """Raise `MachineError`, with its last words, when it has ended."""
         status = self._process.poll()
         if status is not None:
             how = f"exit status {status}" if status >= 0 else f"signal {-status}"
-            raise MachineError(f"QEMU ended by itself ({how})", details=self.messages())
+            raise MachineError(f"{self.name} ended by itself ({how})", details=self.messages())
 
     def messages(self) -> str:
-        """The last of what QEMU printed."""
+        """The last of what it printed."""
         return self.log.read_bytes()[-KEPT_BYTES:].decode(errors="replace").strip()
 
     def wait_until_ended(self, timeout: float) -> bool:
-        """Whether QEMU ends within `timeout` seconds."""
+        """Whether it ends within `timeout` seconds."""
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def hang_up(self) -> None:
+        """Tell it to read its configuration again (SIGHUP)."""
+        self._process.send_signal(signal.SIGHUP)
 
     def kill(self) -> None:
         """End it as a power cut would: what it had not handed to the kernel is lost."""
@@ -84,17 +90,19 @@ class Qemu:
 
 
 def _dies_with_us() -> tuple[str, ...]:
-    """A prefix that makes the kernel end QEMU when we are killed without a chance to do so ourselves."""
+    """A prefix that makes the kernel end it when we are killed without a chance to do so ourselves."""
     # setpriv (util-linux) instead of preexec_fn: no Python between fork and exec, we may have threads.
     setpriv = which("setpriv")
     return (str(setpriv), "--pdeathsig", "KILL", "--") if setpriv else ()
 
 
-def wait_for_socket(path: Path, qemu: Qemu, *, timeout: float = 30) -> None:
-    """Return once QEMU has made a socket; raise `MachineError` when it ends first, or is too slow."""
+def wait_for_socket(path: Path, child: Child, *, timeout: float = 30) -> None:
+    """Return once a program has made a socket; raise `MachineError` when it ends first, or is too slow."""
     deadline = time.monotonic() + timeout
     while not path.exists():
-        qemu.check()
+        child.check()
         if time.monotonic() > deadline:
-            raise MachineError(f"QEMU made no socket {path} within {timeout:.0f} s", details=qemu.messages())
+            raise MachineError(
+                f"{child.name} made no socket {path} within {timeout:.0f} s", details=child.messages()
+            )
         time.sleep(0.02)

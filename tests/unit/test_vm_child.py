@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from k3img.vm.child import Child, wait_for_socket
 from k3img.vm.faults import MachineError
-from k3img.vm.qemu import Qemu, wait_for_socket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.programs
 
 
-def start(folder: Path, script: str) -> Qemu:
-    return Qemu(["sh", "-c", script], log=folder / "qemu.log", cwd=folder)
+def start(folder: Path, script: str) -> Child:
+    return Child(["sh", "-c", script], log=folder / "qemu.log", cwd=folder)
 
 
 def test_early_end_is_told_in_its_own_words(tmp_path: Path) -> None:

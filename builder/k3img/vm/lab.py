@@ -1,0 +1,148 @@
+"""A network for several machines: a bridge, DHCP and DNS, in a network name space that holds nothing else.
+
+The whole process lives in the name space (`enter`), and in a process name space of its own: nothing leaves
+it, and when the process ends, however it ends, the kernel ends every program in it and forgets the bridge.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from k3img import proc
+from k3img.errors import MissingToolError
+from k3img.vm.child import Child
+from k3img.vm.faults import MachineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import ExitStack
+    from pathlib import Path
+
+INSIDE = "K3IMG_LAB"
+"""In the environment of a process that is in a name space of its own."""
+
+BRIDGE = "lab0"
+ROUTER = "10.77.0.1"
+"""This host on the bridge: gateway, DNS and, like any laptop there, a place to look for nodes from."""
+
+NETWORK = "10.77.0.0/24"
+LEASE = 120
+"""Seconds; dnsmasq allows no less."""
+
+PACKAGES = {"ip": "iproute2", "dnsmasq": "dnsmasq-base", "unshare": "util-linux"}
+
+
+def enter(argv: Sequence[str]) -> None:
+    """Start this program again in name spaces of its own, unless it is in them; then this never returns.
+
+    Raises `MissingToolError` when the host lacks a program for the network.
+    """
+    if os.environ.get(INSIDE):
+        return
+    for program, package in PACKAGES.items():
+        if proc.which(program) is None:
+            raise MissingToolError(f"the lab needs {program}", hint=f"apt-get install {package}")
+    unshare = str(proc.which("unshare"))
+    rootless = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    spaces = ("--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
+    sys.stdout.flush()
+    environment = {**os.environ, INSIDE: "1"}
+    os.execve(unshare, [unshare, *rootless, *spaces, "--", sys.executable, *argv], environment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A machine's place in the network: DHCP always gives it this address."""
+
+    mac: str
+    address: str
+    tap: str
+
+
+class Lab:
+    """The network. `stack` ends what it starts; `folder` has room for logs and leases."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        if not os.environ.get(INSIDE):
+            raise MachineError("a lab needs a network name space of its own: see enter()")
+        self._folder = folder
+        self._leases: dict[str, Lease] = {}
+        self._options: dict[str, str] = {}
+        _ip("link", "set", "lo", "up")
+        _ip("link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        _ip("address", "add", f"{ROUTER}/24", "dev", BRIDGE)
+        _ip("link", "set", BRIDGE, "up")
+        # mDNS and IPv6 find their way by multicast; there is no default route that would do.
+        _ip("route", "add", "224.0.0.0/4", "dev", BRIDGE)
+        self._hosts = folder / "hosts"
+        self._hosts.write_text("")
+        self._dhcp: Child | None = None
+        self._stack = stack
+        stack.callback(self._stop_dhcp)
+        self.serve()
+
+    def serve(self, *, router: bool = True) -> None:
+        """Start the DHCP and DNS server (again): with or without a default route for the machines."""
+        self._stop_dhcp()
+        gateway = f"option:router,{ROUTER}" if router else "option:router"
+        argv = (
+            str(proc.which("dnsmasq")), "--keep-in-foreground", "--log-facility=-", "--log-dhcp",
+            "--conf-file=/dev/null", "--user=root", "--group=", "--pid-file=",
+            f"--interface={BRIDGE}", "--bind-interfaces", "--except-interface=lo",
+            "--no-resolv", "--no-hosts", "--domain=lab", "--dhcp-authoritative",
+            f"--dhcp-range=10.77.0.100,10.77.0.199,{LEASE}", f"--dhcp-option={gateway}",
+            f"--dhcp-hostsfile={self._hosts}", f"--dhcp-leasefile={self._folder / 'leases'}",
+        )  # fmt: skip
+        log = self._folder / "dnsmasq.log"
+        self._dhcp = Child(argv, log=log, cwd=self._folder, name="dnsmasq")
+
+    def _stop_dhcp(self) -> None:
+        if self._dhcp is not None:
+            self._dhcp.stop()
+        self._dhcp = None
+
+    def join(self, name: str) -> Lease:
+        """A place for a machine; the same one when it comes again."""
+        if name not in self._leases:
+            number = len(self._leases) + 1
+            lease = Lease(
+                mac=f"52:54:00:77:00:{number:02x}", address=f"10.77.0.{10 + number}", tap=f"lab-tap{number}"
+            )
+            _ip("tuntap", "add", lease.tap, "mode", "tap")
+            _ip("link", "set", lease.tap, "master", BRIDGE, "up")
+            self._leases[name] = lease
+            self._write_hosts()
+        return self._leases[name]
+
+    def move(self, name: str, address: str) -> Lease:
+        """Give a machine another address from its next lease on."""
+        old = self._leases[name]
+        self._leases[name] = Lease(mac=old.mac, address=address, tap=old.tap)
+        self._write_hosts()
+        return self._leases[name]
+
+    def _write_hosts(self) -> None:
+        lines = [f"{lease.mac},{lease.address}\n" for lease in self._leases.values()]
+        self._hosts.write_text("".join(lines))
+        if self._dhcp is not None:
+            self._dhcp.hang_up()
+
+    def cut(self, name: str) -> None:
+        """Take a machine off the bridge; its own card does not notice."""
+        _ip("link", "set", self._leases[name].tap, "nomaster")
+
+    def heal(self, name: str) -> None:
+        """Put it back."""
+        _ip("link", "set", self._leases[name].tap, "master", BRIDGE)
+
+    def check(self) -> None:
+        """Raise `MachineError` when the DHCP server has ended."""
+        if self._dhcp is not None:
+            self._dhcp.check()
+
+
+def _ip(*words: str) -> str:
+    return proc.run(["ip", *words])

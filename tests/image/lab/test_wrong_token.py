@@ -1,0 +1,88 @@
+"""Wrong token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from k3img.verify.lab import agent, server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from k3img.verify.lab import Bed, LabCluster
+
+WAIT = 120
+
+
+@pytest.fixture(scope="module")
+def shop(bed: Bed) -> LabCluster:
+    """A server, an agent whose token is wrong, and one that was seeded for another cluster of that name."""
+    made = bed.cluster("locked", server("s-1", initializer=True), agent("s-2"), agent("s-3"))
+    other = bed.cluster("locked", server("o-1", initializer=True))
+    made.flash("s-1")
+    wrong = f"K10{made.secrets.ca_hash}::node:{'0' * 32}\n".encode()
+    made.flash("s-2", change=lambda files: files | {"secrets/token": wrong})
+
+    def foreign(files: dict[str, bytes]) -> dict[str, bytes]:
+        """The other cluster's CA and token, this one's servers' names."""
+        node = files["node.yaml"].replace(made.secrets.ca_hash.encode(), other.secrets.ca_hash.encode())
+        return files | {"node.yaml": node, "secrets/token": other.secrets.agent_token.encode()}
+
+    made.flash("s-3", change=foreign)
+    return made
+
+
+def test_server(shop: LabCluster) -> None:
+    """The server becomes Ready."""
+    shop.power_on("s-1", "s-2", "s-3")
+    shop.wait_ready("s-1", seen_by="s-1")
+
+
+def test_wrong_token(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """A wrong token: the status says that the server refuses it, and what to do."""
+    member = shop["s-2"]
+    shop.wait_until("the refusal", lambda: "refuses this node" in member.status(), timeout=WAIT)
+    assert "k3img seed --node s-2" in member.machine.console()
+    evidence(member.status())
+
+
+def test_foreign_ca(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """Another cluster's seed: its server is not found, and nobody else is believed."""
+    member = shop["s-3"]
+    shop.wait_until("the search", lambda: "a server of cluster locked" in member.status(), timeout=WAIT)
+    assert member.machine.execute("systemctl is-active k3s-agent.service").stdout.strip() == "inactive"
+    evidence(member.status())
+
+
+def test_slow(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """Neither is in a busy loop: a few tries in two minutes, and a processor that is idle between them."""
+    for name in ("s-2", "s-3"):
+        machine = shop[name].machine
+        count = "journalctl -b -u k3img-discover.service -o cat | grep -c '^Starting' || true"
+        before, busy = int(machine.succeed(count)), idle(machine.succeed("cat /proc/stat"))
+        shop.pause(120)
+        tries = int(machine.succeed(count)) - before
+        share = 1 - idle_share(busy, idle(machine.succeed("cat /proc/stat")))
+        evidence(f"{name}: {tries} tries, processor busy {share:.0%}")
+        assert 1 <= tries <= 5
+        assert share < 0.5
+
+
+def test_nothing_joined(shop: LabCluster) -> None:
+    """Only the server is a node, and neither agent ran anything."""
+    assert set(shop.nodes("s-1")) == {"s-1"}
+    for name in ("s-2", "s-3"):
+        assert shop[name].machine.execute("test -e /var/lib/rancher/k3s/agent/client-kubelet.crt").rc == 1
+
+
+def idle(stat: str) -> tuple[int, int]:
+    """Idle and all ticks, of /proc/stat."""
+    ticks = [int(word) for word in stat.splitlines()[0].split()[1:]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def idle_share(before: tuple[int, int], after: tuple[int, int]) -> float:
+    """The share of time that the processor was idle."""
+    return (after[0] - before[0]) / max(1, after[1] - before[1])
