@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 
+	"k3img.test/runtime/internal/balancer"
 	"k3img.test/runtime/internal/certs"
 	"k3img.test/runtime/internal/config"
 	"k3img.test/runtime/internal/join"
@@ -37,7 +38,7 @@ type Agent struct {
 	Notify  notify.Socket
 
 	node     *Node
-	balancer *balancer
+	balancer *balancer.Balancer
 	client   *join.Client
 
 	failOnce sync.Once
@@ -61,7 +62,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.node.ClusterCIDR, a.node.ClusterDNS, a.node.ClusterDomain = settings.ClusterCIDR, settings.ClusterDNS, settings.ClusterDomain
-	if err := a.balancer.serve(ctx, a.localAddress()); err != nil {
+	if err := a.balancer.Serve(ctx, a.localAddress()); err != nil {
 		return err
 	}
 	defer a.node.Stop()
@@ -120,7 +121,7 @@ func (a *Agent) prepare(ctx context.Context) error {
 	if err := os.MkdirAll(a.node.Dir("etc"), 0o700); err != nil {
 		return err
 	}
-	a.balancer = newBalancer(host, a.node.Dir("etc", "k3s-agent-load-balancer.json"))
+	a.balancer = balancer.New(host, a.node.Dir("etc", "k3s-agent-load-balancer.json"))
 	return nil
 }
 
@@ -148,14 +149,14 @@ func (a *Agent) tryJoin(ctx context.Context) (*join.AgentConfig, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := join.Connect(ctx, a.Options.Get("server"), tok, a.balancer.dial)
+	client, err := join.Connect(ctx, a.Options.Get("server"), tok, a.balancer.Dial)
 	if err != nil {
 		return nil, err
 	}
 	a.client = client
 	// A node that joined once needs no token any more; without a valid one it goes by its certificate.
 	if cert, err := tls.LoadX509KeyPair(a.node.Dir("client-kubelet.crt"), a.node.Dir("client-kubelet.key")); err == nil && tok.Password == "" {
-		a.client = client.WithCert(cert, a.balancer.dial)
+		a.client = client.WithCert(cert, a.balancer.Dial)
 	}
 	data, err := a.client.Get(ctx, join.Config)
 	if err != nil {
@@ -246,7 +247,7 @@ func (a *Agent) followServers(ctx context.Context) {
 		a.fail("load balancer", err)
 		return
 	}
-	client := a.client.WithCert(cert, a.balancer.dial)
+	client := a.client.WithCert(cert, a.balancer.Dial)
 	for {
 		var servers []string
 		data, err := client.Get(ctx, join.APIServers)
@@ -256,7 +257,7 @@ func (a *Agent) followServers(ctx context.Context) {
 		if err != nil {
 			logrus.Warnf("Failed to ask for the cluster's servers: %v", err)
 		} else {
-			a.balancer.set(servers)
+			a.balancer.Set(servers)
 		}
 		select {
 		case <-ctx.Done():

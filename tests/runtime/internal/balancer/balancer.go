@@ -1,4 +1,5 @@
-package agent
+// Package balancer is an agent's local way to the API: whatever server answers.
+package balancer
 
 import (
 	"context"
@@ -18,9 +19,9 @@ import (
 
 const dialLimit = 4 * time.Second
 
-// balancer is the agent's local way to the API: whatever server answers. It
-// remembers the servers, so that an agent finds another one after a restart.
-type balancer struct {
+// Balancer remembers the servers, so that an agent finds another one after a
+// restart.
+type Balancer struct {
 	fallback string // HOST:PORT of the configured server; its name may move
 	file     string
 
@@ -29,9 +30,9 @@ type balancer struct {
 	pairs   map[net.Conn]string
 }
 
-// newBalancer reads the servers that an earlier run knew of this cluster.
-func newBalancer(fallback, file string) *balancer {
-	b := &balancer{fallback: fallback, file: file, pairs: map[net.Conn]string{}}
+// New reads the servers that an earlier run knew of this cluster.
+func New(fallback, file string) *Balancer {
+	b := &Balancer{fallback: fallback, file: file, pairs: map[net.Conn]string{}}
 	var kept struct {
 		Fallback string   `json:"serverURL"`
 		Servers  []string `json:"servers"`
@@ -42,8 +43,8 @@ func newBalancer(fallback, file string) *balancer {
 	return b
 }
 
-// set takes the cluster's present servers; connections to others are ended.
-func (b *balancer) set(servers []string) {
+// Set takes the cluster's present servers; connections to others are ended.
+func (b *Balancer) Set(servers []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(servers) == 0 || sameSet(b.servers, servers) {
@@ -78,13 +79,13 @@ func sameSet(a, b []string) bool {
 	return slices.Equal(one, other)
 }
 
-// dial connects to the first server that answers; the address is not used.
-func (b *balancer) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+// Dial connects to the first server that answers; the address is not used.
+func (b *Balancer) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	conn, _, err := b.connect(ctx)
 	return conn, err
 }
 
-func (b *balancer) connect(ctx context.Context) (net.Conn, string, error) {
+func (b *Balancer) connect(ctx context.Context) (net.Conn, string, error) {
 	b.mu.Lock()
 	candidates := append(slices.Clone(b.servers), b.fallback)
 	b.mu.Unlock()
@@ -101,7 +102,7 @@ func (b *balancer) connect(ctx context.Context) (net.Conn, string, error) {
 }
 
 // prefer puts a server that answered in front of those that did not.
-func (b *balancer) prefer(server string) {
+func (b *Balancer) prefer(server string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if at := slices.Index(b.servers, server); at > 0 {
@@ -109,8 +110,8 @@ func (b *balancer) prefer(server string) {
 	}
 }
 
-// serve passes connections of this node's own programs on until ctx ends.
-func (b *balancer) serve(ctx context.Context, address string) error {
+// Serve passes connections of this node's own programs on until ctx ends.
+func (b *Balancer) Serve(ctx context.Context, address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return err
@@ -131,7 +132,7 @@ func (b *balancer) serve(ctx context.Context, address string) error {
 	return nil
 }
 
-func (b *balancer) pass(ctx context.Context, near net.Conn) {
+func (b *Balancer) pass(ctx context.Context, near net.Conn) {
 	defer near.Close()
 	far, server, err := b.connect(ctx)
 	if err != nil {
