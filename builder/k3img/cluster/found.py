@@ -13,6 +13,7 @@ from k3img.cluster import kubeconfig, model, sealed, store
 from k3img.cluster.seed import servers
 from k3img.errors import UsageError
 from k3img.log import line
+from k3img.node.names import host_name
 from k3img.runtime import lock as locks
 from k3img.runtime.lock import Lock
 
@@ -95,7 +96,7 @@ def fixed_addresses(cluster: Cluster) -> dict[str, str]:
 
 def hostname(node: Node, kept: Kept) -> str:
     """A node's name in its network: with a part of the CA's hash, so that clusters do not meet."""
-    return f"{node.name}-{kept.secrets.ca_hash[:6]}"
+    return host_name(node.name, kept.secrets.ca_hash)
 
 
 def datastore_endpoint(cluster: Cluster, root: Path) -> str | None:

@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from k3img.node.names import PORT, server_name
+
 if TYPE_CHECKING:
     from k3img.cluster.ca import Pair
-
-PORT = 6443
-
-
-def server_name(cluster: str) -> str:
-    """A name that every server's certificate has: addresses may change, this does not."""
-    return f"k3s.{cluster}.internal"
 
 
 def url(address: str, port: int = PORT) -> str:

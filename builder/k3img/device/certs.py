@@ -11,7 +11,8 @@ import calendar
 import re
 from typing import TYPE_CHECKING
 
-from k3img.device import files, observe, outcome, probe
+from k3img.device import files, outcome, probe
+from k3img.node import names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ def run(place: Place, system: System, client: Client | None = None) -> int:
         system.log(f"{path.name} ends in {left} days, but k3s is not restarted now: {why}")
         return 0
     system.log(f"{path.name} ends in {left} days: k3s is restarted, which renews it")
-    done = system.run(["systemctl", "--no-block", "try-restart", observe.unit_name(result)])
+    done = system.run(["systemctl", "--no-block", "try-restart", names.unit(result.role)])
     return 0 if done.status == 0 else 1
 
 

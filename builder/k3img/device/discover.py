@@ -11,8 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from k3img.device import files, links, resolve
+from k3img.device import files, links, outcome
 from k3img.device.outcome import Go
+from k3img.node import names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from k3img.device.system import System
     from k3img.device.trust import Verdict
 
-PORT = 6443
 JOIN = "join.json"
 """In `/run/k3img`: what to look for, left by k3img-firstboot."""
 
@@ -81,6 +81,8 @@ def report(place: Place) -> Report | None:
 
 def candidates(place: Place, search: Search) -> tuple[str, ...]:
     """Addresses that a server may have: the one that is known first."""
+    from k3img.device import resolve  # noqa: PLC0415 - first boot and status need no sockets
+
     found = [known] if (known := known_address(place, search.name)) else []
     for name in (search.endpoint,) if search.endpoint else search.servers:
         found += [name] if _is_address(name) else resolve.addresses(place, name)
@@ -135,7 +137,7 @@ def explain(search: Search, verdicts: tuple[Verdict, ...]) -> Report:
 
 def run(place: Place, system: System) -> int:
     """Look for a server; start k3s when one is found. Returns 0 also when none was: the timer goes on."""
-    from k3img.device import outcome, rejoin, trust  # noqa: PLC0415 - TLS is slow to import
+    from k3img.device import rejoin, trust  # noqa: PLC0415 - TLS is slow to import
 
     result, search = outcome.load(place), load(place)
     if result is None or result.go is not Go.JOIN or search is None:
@@ -157,7 +159,7 @@ def run(place: Place, system: System) -> int:
                 return 0
             held = rejoin.prepare(place, system, search, address) if search.etcd else None
             if held is None:
-                return _start(place, system, search)
+                return _start(place, system, result.role)
             told, slow = held, True
         if running:
             return 0
@@ -173,8 +175,7 @@ def _tell(place: Place, system: System, told: Report) -> None:
         files.write(place.run / FOUND, json.dumps(asdict(told)) + "\n", durable=False)
 
 
-def _start(place: Place, system: System, search: Search) -> int:
-    files.write(place.run / f"run-{search.role}", "", durable=False)
+def _start(place: Place, system: System, role: str) -> int:
+    outcome.let_run(place, role)
     files.remove(place.run / FOUND)
-    unit = "k3s.service" if search.role == "server" else "k3s-agent.service"
-    return 0 if system.run(["systemctl", "--no-block", "start", unit]).status == 0 else 1
+    return 0 if system.run(["systemctl", "--no-block", "start", names.unit(role)]).status == 0 else 1

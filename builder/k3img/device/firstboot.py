@@ -32,6 +32,7 @@ from k3img.device.outcome import Go, Outcome
 from k3img.device.seed import Seed
 from k3img.device.seedpart import SeedUnreadableError, look_for, opened
 from k3img.errors import ProfileError
+from k3img.node import names
 from k3img.node.medium import BOOTSTRAP_DONE, CLUSTER_RESET, KUBECONFIG, NODE_FILE, README, STATUS
 from k3img.node.model import DatastoreKind, Role
 
@@ -187,7 +188,7 @@ def _apply(place: Place, system: System, info: ImageInfo, facts: Facts, decision
         bootstrap=bool(config and config.bootstrap),
     )
     if decision.go is Go.RUN:
-        files.write(place.run / f"run-{result.role}", "")
+        outcome.let_run(place, result.role)
     return result
 
 
@@ -197,20 +198,26 @@ def _names(place: Place, info: ImageInfo, decision: Decision, secrets: dict[str,
         kept = files.read_text(place.state / STANDALONE)
         name = kept or standalone_name(info.profile, files.read(place.root / "etc/machine-id") or b"")
         return name, name
-    node, known = decision.config.node.name, decision.config.ca_hash or seed.ca_hash(secrets)
-    return node, f"{node}-{known[:6]}" if known else node
+    node = decision.config.node.name
+    return node, names.host_name(node, _ca_hash(decision.config, secrets))
+
+
+def _ca_hash(config: NodeConfig | None, secrets: dict[str, bytes]) -> str:
+    """The hash of the cluster's CA: as node.yaml names it, else of the file among the secrets."""
+    return (config.ca_hash if config else None) or seed.ca_hash(secrets) or ""
 
 
 def _search(config: NodeConfig, secrets: dict[str, bytes]) -> Search:
     """What a node that joins looks for: the cluster's other servers."""
-    known = config.ca_hash or seed.ca_hash(secrets) or ""
+    known = _ca_hash(config, secrets)
+    others = [name for name in config.servers if name != config.node.name]
     return Search(
-        name=k3sconfig.server_name(config.cluster),
+        name=names.server_name(config.cluster),
         node=config.node.name,
         role=str(config.node.role),
         ca_hash=known,
         endpoint=config.endpoint or "",
-        servers=tuple(f"{name}-{known[:6]}.local" for name in config.servers if name != config.node.name),
+        servers=tuple(f"{names.host_name(name, known)}.local" for name in others),
         etcd=config.node.role is Role.SERVER and config.datastore is DatastoreKind.ETCD,
     )
 
@@ -229,11 +236,11 @@ def _write_hostname(place: Place, system: System, hostname: str) -> bool:
 
 def _publish(place: Place, config: NodeConfig | None, name: str, secrets: dict[str, bytes]) -> bool:
     """Let `k3img wait` find the node by mDNS (systemd.dnssd(5)); nothing of it is secret."""
-    known = (config.ca_hash if config else None) or seed.ca_hash(secrets) or ""
+    known = _ca_hash(config, secrets)
     role = config.node.role if config else Role.SERVER
     text = (
-        f"[Service]\nName=%H\nType=_k3img._tcp\nPort={discover.PORT}\n"
-        f"TxtText=node={name} role={role} cluster={known[:6]}\n"
+        f"[Service]\nName=%H\nType=_k3img._tcp\nPort={names.PORT}\n"
+        f"TxtText=node={name} role={role} cluster={known[: names.DIGITS]}\n"
     )
     return files.write(place.root / "etc/systemd/dnssd/k3img.dnssd", text, durable=False)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from k3img.device import disk, files, links, observe, outcome, probe
+from k3img.device import disk, files, links, outcome, probe
+from k3img.node import names
 
 if TYPE_CHECKING:
     from k3img.device.kube import Client
@@ -75,7 +76,7 @@ def _datastore_fault(place: Place) -> str | None:
 
 def _runtime(place: Place, system: System, result: Outcome) -> Look:
     """k3s' own state, once nothing outside explains that the node is not Ready."""
-    unit = probe.unit(system, observe.unit_name(result))
+    unit = probe.unit(system, names.unit(result.role))
     if unit.active == "active" and probe.kubelet_configured(place) and not probe.kubelet_answers():
         return Look(verdict=Verdict.FAULT, kind="kubelet", why="the kubelet was configured and is dead")
     if unit.restarts >= RESTARTS and not _needs_others(place, result):

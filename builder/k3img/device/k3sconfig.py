@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3img.node.medium import AGENT_TOKEN, DATASTORE_ENDPOINT, NODE_PASSWORD, TLS, TOKEN
 from k3img.node.model import DatastoreKind, NodeConfig, Role
+from k3img.node.names import server_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,11 +88,6 @@ def render(
         # k3s makes its own when it was not given one: that one must stay.
         **({"node/password": _secret(password)} if config and password else {}),
     }
-
-
-def server_name(cluster: str) -> str:
-    """The name that every server of a cluster has in its certificate."""
-    return f"k3s.{cluster}.internal"
 
 
 def _seeded(config: NodeConfig, secrets: Mapping[str, bytes]) -> dict[str, Any]:

@@ -78,10 +78,16 @@ class Client:
         return self._context
 
 
-def _context(place: Place, found: dict[str, str]) -> ssl.SSLContext:
+def trusting(bundle: str) -> ssl.SSLContext:
+    """TLS that trusts these certificates (PEM) and no others."""
     # Not create_default_context: its strictness of Python 3.13 refuses CAs such as k3s makes.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=_pem(place, found, "certificate-authority").decode())
+    context.load_verify_locations(cadata=bundle)
+    return context
+
+
+def _context(place: Place, found: dict[str, str]) -> ssl.SSLContext:
+    context = trusting(_pem(place, found, "certificate-authority").decode())
     # The library reads a key from a file only; this one has no name and goes with the process.
     handle = os.memfd_create("k3img", os.MFD_CLOEXEC)
     try:
@@ -100,11 +106,17 @@ def _pem(place: Place, found: dict[str, str], name: str) -> bytes:
 
 
 def request(
-    link: socket.socket, host: str, method: str, path: str, data: bytes = b"", *, content: str = ""
+    link: socket.socket,
+    host: str,
+    method: str,
+    path: str,
+    data: bytes = b"",
+    *,
+    headers: tuple[str, ...] = (),
 ) -> tuple[int, bytes]:
     """Send one request over a connection, return status and body. Raises `KubeError` for no HTTP."""
     lines = [f"{method} {path} HTTP/1.0", f"Host: {host}", "Accept: application/json", "User-Agent: k3img"]
-    lines += [f"Content-Type: {content}", f"Content-Length: {len(data)}"] if data else []
+    lines += [*headers, *([f"Content-Length: {len(data)}"] if data else [])]
     link.sendall("\r\n".join([*lines, "", ""]).encode() + data)
     answer = bytearray()
     while len(answer) < MAX_ANSWER and (piece := link.recv(1 << 16)):

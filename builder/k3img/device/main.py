@@ -82,7 +82,7 @@ def _go_on_as_before(place: Place, system: System, error: Exception) -> None:
     try:
         outcome.save(place, result)
         if known:
-            files.write(place.run / f"run-{role}", "")
+            outcome.let_run(place, role)
     except OSError as second:
         system.log(describe(second))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from k3img.device import discover, files, links, probe
 from k3img.device import outcome as outcomes
 from k3img.device.outcome import Go, Outcome
+from k3img.node import names
 
 if TYPE_CHECKING:
     from k3img.device.kube import Client
@@ -86,8 +87,9 @@ def look(
     unit = previous.unit if previous else probe.Unit()
     words = previous.last_words if previous else ""
     if with_unit:
-        unit = probe.unit(system, unit_name(result))
-        words = _last_words(system, unit_name(result)) if unit.restarts > RESTARTS and state is None else ""
+        name = names.unit(result.role)
+        unit = probe.unit(system, name)
+        words = _last_words(system, name) if unit.restarts > RESTARTS and state is None else ""
     return Seen(
         outcome=result,
         found_server=result.go is Go.JOIN,
@@ -98,11 +100,6 @@ def look(
         last_words=words,
         gone_labels=gone_labels(place),
     )
-
-
-def unit_name(result: Outcome) -> str:
-    """k3s' unit of this node's role."""
-    return "k3s.service" if result.role == "server" else "k3s-agent.service"
 
 
 def gone_labels(place: Place) -> tuple[str, ...]:

@@ -55,6 +55,11 @@ def runs(place: Place, outcome: Outcome) -> bool:
     return outcome.go is Go.RUN or (outcome.go is Go.JOIN and (place.run / f"run-{outcome.role}").exists())
 
 
+def let_run(place: Place, role: str) -> None:
+    """Give k3s leave to run: the condition of its unit."""
+    files.write(place.run / f"run-{role}", "")
+
+
 def save(place: Place, outcome: Outcome) -> None:
     """Write it for the other services."""
     files.write(place.run / "node.json", json.dumps(asdict(outcome), indent=1) + "\n")

@@ -12,10 +12,11 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from k3img.device import trust
-from k3img.device.discover import PORT, Report
-from k3img.device.kube import KubeError, request
+from k3img.device.discover import Report
+from k3img.device.kube import KubeError, request, trusting
 from k3img.device.probe import node_state
 from k3img.node.medium import ADMIN
+from k3img.node.names import PORT
 
 if TYPE_CHECKING:
     from k3img.device.discover import Search
@@ -34,18 +35,19 @@ class Api:
 
     def __init__(self, place: Place, search: Search, address: str) -> None:
         self._name, self._address = search.name, address
-        self._context = trust.context(trust.pinned(search, address))
+        self._context = trusting(trust.pinned(search, address))
         self._context.load_cert_chain(place.seed / f"{ADMIN}.crt", place.seed / f"{ADMIN}.key")
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON of an answer. Raises `KubeError`."""
         data = b"" if body is None else json.dumps(body).encode()
+        headers = () if body is None else (f"Content-Type: {MERGE}",)
         try:
             with (
                 socket.create_connection((self._address, PORT), timeout=10) as plain,
                 self._context.wrap_socket(plain, server_hostname=self._name) as link,
             ):
-                status, answer = request(link, self._name, method, path, data, content=MERGE)
+                status, answer = request(link, self._name, method, path, data, headers=headers)
                 return status, json.loads(answer)
         except (OSError, ValueError) as error:
             raise KubeError(str(error)) from error

@@ -15,6 +15,7 @@ from k3img.device import address, clock, files, image, links, observe, probe, re
 from k3img.device.bootstrap import mark_bootstrapped
 from k3img.device.observe import Mood, Seen, View
 from k3img.device.seedpart import SeedUnreadableError, opened
+from k3img.node import names
 from k3img.node.medium import KUBECONFIG, STATUS
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Watch:
             return
         files.write(mark, "")
         self.system.log("the clock jumped by more than a day: k3s is restarted")
-        self.system.run(["systemctl", "--no-block", "try-restart", observe.unit_name(seen.outcome)])
+        self.system.run(["systemctl", "--no-block", "try-restart", names.unit(seen.outcome.role)])
 
     def _mind_node(self, seen: Seen) -> None:
         """Forget labels that are gone from the Node; renew the services' route that a pulled cable took."""

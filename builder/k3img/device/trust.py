@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3img.device import files
-from k3img.device.discover import PORT
-from k3img.device.kube import KubeError, exchange
+from k3img.device.kube import KubeError, exchange, request, trusting
 from k3img.node.medium import TOKEN
+from k3img.node.names import PORT
 
 if TYPE_CHECKING:
     from k3img.device.discover import Search
@@ -33,14 +33,6 @@ class Verdict:
     todo: str = ""
     weight: int = 0
     slow: bool = False
-
-
-def context(bundle: str) -> ssl.SSLContext:
-    """A TLS context that trusts these certificates and no others."""
-    # Not create_default_context: its strictness of Python 3.13 refuses CAs such as k3s makes.
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.load_verify_locations(cadata=bundle)
-    return made
 
 
 def fetch_ca(address: str) -> bytes:
@@ -77,14 +69,14 @@ def check(place: Place, search: Search, address: str) -> Verdict:
         return Verdict(text=f"{address} does not answer on port {PORT}", todo="Power the server on.")
     try:
         status = _ask(search, address, bundle, _credentials(place))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KubeError) as error:
         return Verdict(
             text=f"{address} cannot prove to be {search.name}: {error}",
             todo="Another machine has the server's address.",
             weight=2,
             slow=True,
         )
-    if status in {"401", "403"} and not place.has_joined():
+    if status in {401, 403} and not place.has_joined():
         return Verdict(
             text=f"{address} refuses this node's token",
             todo=f"Seed it again: `k3img seed --node {search.node}`.",
@@ -99,15 +91,12 @@ def _credentials(place: Place) -> str:
     return (files.read_text(place.seed / TOKEN) or "").strip().partition("::")[2]
 
 
-def _ask(search: Search, address: str, bundle: str, credentials: str) -> str:
+def _ask(search: Search, address: str, bundle: str, credentials: str) -> int:
     """The status of a path that only nodes with the token may ask for."""
     path = "/v1-k3s/server-bootstrap" if search.role == "server" else "/v1-k3s/config"
     basic = base64.b64encode(credentials.encode()).decode()
     with (
         socket.create_connection((address, PORT), timeout=LIMIT) as plain,
-        context(bundle).wrap_socket(plain, server_hostname=search.name) as link,
+        trusting(bundle).wrap_socket(plain, server_hostname=search.name) as link,
     ):
-        head = f"GET {path} HTTP/1.0\r\nHost: {search.name}\r\nAuthorization: Basic {basic}\r\n\r\n"
-        link.sendall(head.encode())
-        line = link.recv(64).partition(b"\r\n")[0]
-        return line.split(b" ", 2)[1].decode() if line.count(b" ") else ""
+        return request(link, search.name, "GET", path, headers=(f"Authorization: Basic {basic}",))[0]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3img.cluster import found
-from k3img.cluster.kubeconfig import PORT
 from k3img.cluster.seed import members
 from k3img.errors import UsageError
+from k3img.node.names import PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

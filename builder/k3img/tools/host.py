@@ -7,7 +7,6 @@ import pwd
 import re
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,9 @@ ROOM = 8
 MEMORY = 4
 """GB: a virtual machine of 2, and mkfs.erofs beside it."""
 
-_LAB = (("dnsmasq", "dnsmasq-base"), ("ip", "iproute2"))
+LAB = (("dnsmasq", "dnsmasq-base"), ("ip", "iproute2"))
+"""Programs that only a network of several machines needs, and their packages."""
+
 _ESSENTIAL = (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar"), ("unshare", "util-linux"))
 
 
@@ -40,11 +41,7 @@ def programs() -> tuple[Finding, ...]:
     rows = [_program(name, package, "fetching and unpacking packages") for name, package in _ESSENTIAL]
     if os.geteuid() != 0:
         rows.append(_program("newuidmap", "uidmap", "building without root"))
-    # Without them everything works but a network of several machines.
-    rows += [
-        replace(row, state=State.OK if row.state is State.OK else State.NOTE)
-        for row in (_program(name, package, "labs") for name, package in _LAB)
-    ]
+    rows += [_program(name, package, "labs", otherwise=State.NOTE) for name, package in LAB]
     return tuple(rows)
 
 
@@ -68,11 +65,11 @@ def properties(tree: Tree) -> tuple[Finding, ...]:
     return (*rows, memory(Path("/proc/meminfo").read_text(encoding="ascii")), mirror())
 
 
-def _program(name: str, package: str, needed_for: str) -> Finding:
+def _program(name: str, package: str, needed_for: str, *, otherwise: State = State.MISSING) -> Finding:
     path = proc.which(name)
     return Finding(
         name=name,
-        state=State.OK if path else State.MISSING,
+        state=State.OK if path else otherwise,
         found=f"{path} (host)" if path else "none",
         needed_for=needed_for,
         how=f"apt-get install {package}",

@@ -81,10 +81,8 @@ def machine(
     with tempfile.TemporaryDirectory(prefix="k3img-", dir="/var/tmp") as name:
         private = Path(name)
         made = hardware or Hardware()
-        first = Disk(path=disk or private / "disk.qcow2", durable=disk is not None)
-        first = Disk(path=medium, format="raw") if medium is not None else first
         try:
-            disks = _disks(image, toolbox, made, first, private)
+            disks = _disks(image, toolbox, made, _first(disk, medium, private), private)
         except ProgramError as error:
             raise MachineError("the machine's disks cannot be made", details=error.details) from error
         if images is not None and not made.pi:
@@ -141,6 +139,13 @@ def _kernel_extra(arch: Arch, accel: Accel) -> str:
         # An emulated processor has no flaws to work around, and pays for it at each indirect jump.
         words.append("mitigations=off")
     return " ".join(words)
+
+
+def _first(disk: Path | None, medium: Path | None, private: Path) -> Disk:
+    """What the machine boots from: a written medium, or an overlay over the image, kept or not."""
+    if medium is not None:
+        return Disk(path=medium, format="raw")
+    return Disk(path=disk or private / "disk.qcow2", durable=disk is not None)
 
 
 def _disks(

@@ -7,6 +7,7 @@ knows, it knows from its K3IMG partition, as on a shop floor.
 from __future__ import annotations
 
 import datetime as dt
+import os
 import tempfile
 import time
 from contextlib import suppress
@@ -15,17 +16,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k3img.cluster import kubeconfig, model, seed
-from k3img.cluster.api import Api, ApiError, condition
+from k3img.cluster.api import Api, ApiError
 from k3img.flash import device
 from k3img.flash import run as flashing
+from k3img.node import names
 from k3img.node.model import DatastoreKind, Network, Node, Role
 from k3img.profile.model import Cluster, Datastore
 from k3img.verify import boot as boots
 from k3img.verify import timeline
-from k3img.verify.life import Life
+from k3img.verify.life import Life, ready_in
 from k3img.verify.timeline import Boot, Mark
 from k3img.vm import spec
 from k3img.vm.lab import Lab
+from k3img.vm.machine import BOOT_SECONDS
 from k3img.vm.verbs import Waits
 
 if TYPE_CHECKING:
@@ -41,11 +44,9 @@ if TYPE_CHECKING:
     Change = Callable[[dict[str, bytes]], dict[str, bytes]]
 
 MEMORY = {Role.SERVER: 2560, Role.AGENT: 1280}
-"""MiB: a server with a pod takes 750 when idle, an agent 400 (docs/decisions/0013-lab.md)."""
+"""MiB. An idle server with a pod was seen to take 560 to 750; an agent's was never measured."""
 
 CPUS = 1
-HOST_CPUS = 2
-"""More machines than this share processors: everything takes longer by so much."""
 
 READY_SECONDS = 150
 """From power on of the last machine, with KVM and a processor for each."""
@@ -78,7 +79,7 @@ class Member:
     @property
     def unit(self) -> str:
         """k3s' unit on it."""
-        return "k3s.service" if self.node.role is Role.SERVER else "k3s-agent.service"
+        return names.unit(self.node.role)
 
     def status(self) -> str:
         """The last line that the node told programs on its console."""
@@ -155,7 +156,7 @@ class LabCluster(Waits):
         self.admin = model.admin(self.secrets, model.lifetime(now))
         self.members = {node.name: bed.member(cluster.name, node) for node in cluster.nodes}
         machines = [member.machine for member in self.members.values()]
-        self.stretch = machines[0].stretch * max(1.0, len(machines) / HOST_CPUS)
+        self.stretch = machines[0].stretch * crowding(len(machines))
         self._bootstrapped = False
 
     def __getitem__(self, name: str) -> Member:
@@ -176,24 +177,24 @@ class LabCluster(Waits):
             issued=int(time.time()),
         )
 
-    def flash(self, *names: str, bootstrap: bool | None = None, change: Change | None = None) -> None:
+    def flash(self, *nodes: str, bootstrap: bool | None = None, change: Change | None = None) -> None:
         """Write the media of nodes (of all, when none is named) anew. Their machines must be off."""
-        for name in names or self.members:
+        for name in nodes or self.members:
             content = self.seed(name, bootstrap=bootstrap)
             self.bed.flash(self.members[name].medium, change(content) if change else content)
 
     # Power
 
-    def power_on(self, *names: str) -> None:
+    def power_on(self, *nodes: str) -> None:
         """Switch machines on and wait until their guests answer."""
-        for name in names:
+        for name in nodes:
             self.members[name].machine.start()
-        for name in names:
-            self.members[name].machine.wait_for_boot(timeout=boots_seconds(len(names)))
+        for name in nodes:
+            self.members[name].machine.wait_for_boot(timeout=BOOT_SECONDS * crowding(len(nodes)))
 
-    def power_off(self, *names: str) -> None:
+    def power_off(self, *nodes: str) -> None:
         """Cut machines' power."""
-        for name in names:
+        for name in nodes:
             self.members[name].machine.crash()
 
     # What is seen
@@ -203,7 +204,7 @@ class LabCluster(Waits):
         member = self.members[name]
         ca = self.secrets.authorities["server-ca"].certificate
         text = kubeconfig.text(self.cluster.name, ca, self.admin, address=member.lease.address)
-        return Api(text, kubeconfig.PORT, address=member.lease.address, timeout=timeout)
+        return Api(text, names.PORT, address=member.lease.address, timeout=timeout)
 
     def nodes(self, name: str) -> dict[str, Any]:
         """The Nodes that a server lists, by name; empty when it does not answer."""
@@ -215,25 +216,21 @@ class LabCluster(Waits):
         finally:
             api.close()
 
-    def ready(self, names: Iterable[str], *, seen_by: str) -> bool:
+    def ready(self, wanted: Iterable[str], *, seen_by: str) -> bool:
         """Whether nodes are Ready in the boots that run now: a datastore remembers older ones."""
         listed = self.nodes(seen_by)
-        return all(
-            condition(listed.get(name, {}), "Ready") == "True"
-            and listed[name]["status"]["nodeInfo"]["bootID"] == self.members[name].machine.channel.boot
-            for name in names
-        )
+        return all(ready_in(listed.get(name, {}), self.members[name].machine.channel.boot) for name in wanted)
 
-    def wait_ready(self, *names: str, seen_by: str, timeout: float = READY_SECONDS) -> float:
+    def wait_ready(self, *nodes: str, seen_by: str, timeout: float = READY_SECONDS) -> float:
         """Wait until nodes are Ready; returns the seconds since the last of them was powered on."""
         self.wait_until(
-            f"{', '.join(names)} to be Ready",
-            lambda: self.ready(names, seen_by=seen_by),
+            f"{', '.join(nodes)} to be Ready",
+            lambda: self.ready(nodes, seen_by=seen_by),
             timeout=timeout,
-            evidence=lambda: self.told(*names),
+            evidence=lambda: self.told(*nodes),
         )
-        last = max(self.members[name].machine.powered_on for name in names)
-        for name in names:
+        last = max(self.members[name].machine.powered_on for name in nodes)
+        for name in nodes:
             self._draw(self.members[name])
         return self.now() - last
 
@@ -247,10 +244,10 @@ class LabCluster(Waits):
         number = sum(boot.name.startswith(member.node.name) for boot in member.life.boots) + 1
         member.life.boots.append(Boot(name=f"{member.node.name}, boot {number}", spans=spans, marks=(mark,)))
 
-    def told(self, *names: str) -> str:
+    def told(self, *nodes: str) -> str:
         """What machines say of themselves: the status line and the end of k3s' journal."""
         parts = []
-        for name in names or self.members:
+        for name in nodes or self.members:
             member = self.members[name]
             if not member.machine.on:
                 parts.append(f"--- {name}: off")
@@ -277,6 +274,6 @@ class LabCluster(Waits):
                 member.machine.check()
 
 
-def boots_seconds(machines: int) -> float:
-    """Seconds that booting so many machines at once may take, before any stretching."""
-    return 60 * max(1.0, machines / HOST_CPUS)
+def crowding(machines: int) -> float:
+    """How much longer everything takes when so many machines share the host's processors."""
+    return max(1.0, machines * CPUS / (os.cpu_count() or 1))

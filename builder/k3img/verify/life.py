@@ -19,6 +19,8 @@ from k3img.vm.faults import MachineError
 from k3img.vm.spec import API_PORT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from k3img.image.released import ReleasedImage
     from k3img.verify.identity import Identity
     from k3img.vm.machine import Machine
@@ -143,7 +145,10 @@ def node_is_ready(api: Api, boot: str | None) -> bool:
         nodes = api.get("/api/v1/nodes")["items"]
     except ApiError:
         return False
-    return bool(nodes) and all(
-        condition(node, "Ready") == "True" and node["status"].get("nodeInfo", {}).get("bootID") == boot
-        for node in nodes
-    )
+    return bool(nodes) and all(ready_in(node, boot) for node in nodes)
+
+
+def ready_in(node: Mapping[str, Any], boot: str | None) -> bool:
+    """Whether a Node is Ready, and says so of this boot."""
+    ready = condition(node, "Ready") == "True"
+    return ready and node["status"].get("nodeInfo", {}).get("bootID") == boot

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -77,20 +78,18 @@ class VerifyPlugin:
         `credentials` (a seed) take the place of those that all machines of the run get.
         """
         made = stack.enter_context(self._make_life(hardware, credentials))
-        self.lives.append(made)
-        stack.callback(self._save_console, made)
+        self._opened(stack, made)
         return made
 
     def open_bed(self, stack: ExitStack) -> Bed:
         """A network for several machines; `stack` ends it, and them, and saves their consoles."""
         if self._make_bed is None:
             raise MachineError("this run has no network of its own")
+        return self._make_bed(stack, partial(self._opened, stack))
 
-        def opened(life: Life) -> None:
-            self.lives.append(life)
-            stack.callback(self._save_console, life)
-
-        return self._make_bed(stack, opened)
+    def _opened(self, stack: ExitStack, life: Life) -> None:
+        self.lives.append(life)
+        stack.callback(self._save_console, life)
 
     def _save_console(self, life: Life) -> None:
         life.forget_api()

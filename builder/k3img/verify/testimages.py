@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from k3img.errors import UsageError
+from k3img.verify.boot import TESTS_SERIAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,3 +25,18 @@ def find(tree: Tree, arch: Arch) -> Path:
             hint="`ci/runtime images` makes it; or name one with --test-images FILE.",
         )
     return max(found, key=lambda path: path.stat().st_mtime)
+
+
+IMPORT = f"/usr/lib/k3s/bin/k3s ctr -n k8s.io images import /dev/disk/by-id/virtio-{TESTS_SERIAL}"
+"""In the guest: takes the images from the disk that the machine was given."""
+
+
+def web(name: str, **more: Any) -> dict[str, Any]:
+    """A Pod that serves a page; `more` goes into its spec."""
+    container = {"name": "web", "image": "k3img.test/web:1", "imagePullPolicy": "Never"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "web"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 1, **more},
+    }

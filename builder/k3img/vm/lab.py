@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from k3img import proc
 from k3img.errors import MissingToolError
+from k3img.tools import host
 from k3img.vm.child import Child
 from k3img.vm.faults import MachineError
 
@@ -28,11 +29,8 @@ BRIDGE = "lab0"
 ROUTER = "10.77.0.1"
 """This host on the bridge: gateway, DNS and, like any laptop there, a place to look for nodes from."""
 
-NETWORK = "10.77.0.0/24"
 LEASE = 120
 """Seconds; dnsmasq allows no less."""
-
-PACKAGES = {"ip": "iproute2", "dnsmasq": "dnsmasq-base", "unshare": "util-linux"}
 
 
 def enter(argv: Sequence[str]) -> None:
@@ -42,7 +40,7 @@ def enter(argv: Sequence[str]) -> None:
     """
     if os.environ.get(INSIDE):
         return
-    for program, package in PACKAGES.items():
+    for program, package in host.LAB:
         if proc.which(program) is None:
             raise MissingToolError(f"the lab needs {program}", hint=f"apt-get install {package}")
     unshare = str(proc.which("unshare"))

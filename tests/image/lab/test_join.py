@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from k3img.cluster.api import condition
+from k3img.verify import testimages
 from k3img.verify.lab import agent, server
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from k3img.verify.lab import Bed, LabCluster, Member
 
-IMAGES = "/dev/disk/by-id/virtio-k3imgtest"
 PODS = "/api/v1/namespaces/default/pods"
 NAMES = ("a-1", "a-2", "a-3")
 
@@ -58,11 +58,11 @@ def test_pods(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     """A pod runs on each node."""
     api = shop.api("a-1")
     for name in NAMES:
-        machine = shop[name].machine
-        machine.succeed(f"/usr/lib/k3s/bin/k3s ctr -n k8s.io images import {IMAGES}", timeout=600)
+        pod = testimages.web(f"web-{name}", nodeName=name)
+        shop[name].machine.succeed(testimages.IMPORT, timeout=600)
         shop.wait_until(
             f"the pod of {name} to be accepted",
-            lambda name=name: api.request("POST", PODS, pod(name)).status in (201, 409),  # type: ignore[misc]
+            lambda pod=pod: api.request("POST", PODS, pod).status in (201, 409),  # type: ignore[misc]
             timeout=60,
         )
     shop.wait_until("the pods to run", lambda: all(running(shop).values()), timeout=90)
@@ -77,8 +77,7 @@ def test_traffic(shop: LabCluster, evidence: Callable[[object], None]) -> None:
         assert "vxlan" in machine.succeed("ip -d link show flannel.1")
         pid = pod_pid(shop[name])
         for other in NAMES:
-            script = FETCH.replace("'", '"')
-            command = f"python3 -c '{script}' {pid} http://{addresses[other]}:8080/"
+            command = f"python3 -c '{FETCH}' {pid} http://{addresses[other]}:8080/"
             assert machine.wait_until_succeeds(command, timeout=20).strip() == "200", f"{name} -> {other}"
     evidence(shop["a-2"].machine.succeed("ip route; bridge fdb show dev flannel.1 2>/dev/null || true"))
 
@@ -100,16 +99,6 @@ def test_an_agent_comes_back(shop: LabCluster) -> None:
     shop.power_on("a-3")
     shop.wait_ready("a-3", seen_by="a-1")
     assert shop["a-3"].machine.succeed("systemctl --failed --no-legend --plain").strip() == ""
-
-
-def pod(node: str) -> dict[str, Any]:
-    container = {"name": "web", "image": "k3img.test/web:1", "imagePullPolicy": "Never"}
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": f"web-{node}"},
-        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 1},
-    }
 
 
 def running(shop: LabCluster) -> dict[str, str]:

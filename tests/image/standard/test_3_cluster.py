@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from k3img.cluster.api import Api, condition
+from k3img.verify import testimages
 from k3img.vm.spec import API_PORT
 
 if TYPE_CHECKING:
@@ -116,17 +117,8 @@ def test_pod(ready: Life, since: float, evidence: Callable[[object], None]) -> N
     machine, api = ready.machine, ready.api
     if not ready.has_test_images:
         pytest.skip("no archive of test images was given")
-    device = "/dev/disk/by-id/virtio-k3imgtest"
-    evidence(machine.succeed(f"/usr/lib/k3s/bin/k3s ctr -n k8s.io images import {device}", timeout=600))
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "web", "labels": {"app": "web"}},
-        "spec": {
-            "containers": [{"name": "web", "image": "k3img.test/web:1", "imagePullPolicy": "Never"}],
-            "terminationGracePeriodSeconds": 1,
-        },
-    }
+    evidence(machine.succeed(testimages.IMPORT, timeout=600))
+    pod = testimages.web("web")
     pods = "/api/v1/namespaces/default/pods"
     # The API refuses pods until the default service account exists, a little after the node is Ready.
     machine.wait_until(

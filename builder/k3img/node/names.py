@@ -1,0 +1,28 @@
+"""Names that the builder and the node must make alike, and where k3s answers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from k3img.node.model import Role
+
+PORT: Final = 6443
+"""Where k3s serves the API and takes nodes in."""
+
+DIGITS: Final = 6
+"""Of the CA's hash, so that two clusters of the same names on one network do not meet."""
+
+
+def server_name(cluster: str) -> str:
+    """A name that every server's certificate has: addresses may change, this does not."""
+    return f"k3s.{cluster}.internal"
+
+
+def host_name(node: str, ca_hash: str) -> str:
+    """A node's host name, and so its mDNS name: with the beginning of the CA's hash, when that is known."""
+    return f"{node}-{ca_hash[:DIGITS]}" if ca_hash else node
+
+
+def unit(role: str) -> str:
+    """k3s' systemd unit on a node of that role."""
+    return "k3s.service" if role == Role.SERVER else "k3s-agent.service"
