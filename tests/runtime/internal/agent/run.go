@@ -15,13 +15,12 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/clientcmd/api"
 
 	"k3img.test/runtime/internal/balancer"
 	"k3img.test/runtime/internal/certs"
 	"k3img.test/runtime/internal/config"
 	"k3img.test/runtime/internal/join"
+	"k3img.test/runtime/internal/kubeconfig"
 	"k3img.test/runtime/internal/nodeinfo"
 	"k3img.test/runtime/internal/notify"
 	"k3img.test/runtime/internal/token"
@@ -51,8 +50,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.failed = make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if year := time.Now().Year(); year < 1980 {
-		return fmt.Errorf("server time isn't set properly: %v", time.Now())
+	if err := nodeinfo.CheckClock(time.Now()); err != nil {
+		return err
 	}
 	if err := a.prepare(ctx); err != nil {
 		return err
@@ -101,13 +100,9 @@ func (a *Agent) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ips := a.Options.Split("node-ip")
-	if len(ips) == 0 {
-		ip, err := nodeinfo.WaitForIP(ctx, logrus.Warnf)
-		if err != nil {
-			return err
-		}
-		ips = []string{ip.String()}
+	ips, err := nodeinfo.IPs(ctx, a.Options.Split("node-ip"), logrus.Warnf)
+	if err != nil {
+		return err
 	}
 	a.node = &Node{Options: a.Options, DataDir: a.Options.Get("data-dir"), Name: name, IPs: ips, Fail: a.fail}
 	server, err := url.Parse(a.Options.Get("server"))
@@ -222,21 +217,7 @@ func (a *Agent) fetchCertificates(ctx context.Context) error {
 }
 
 func (a *Agent) writeKubeconfig(name, base string) error {
-	cert, certErr := os.ReadFile(a.node.Dir(base + ".crt"))
-	key, keyErr := os.ReadFile(a.node.Dir(base + ".key"))
-	if err := errors.Join(certErr, keyErr); err != nil {
-		return err
-	}
-	file := api.NewConfig()
-	file.Clusters["default"] = &api.Cluster{Server: "https://" + a.localAddress(), CertificateAuthorityData: a.client.Bundle}
-	file.AuthInfos["default"] = &api.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
-	file.Contexts["default"] = &api.Context{Cluster: "default", AuthInfo: "default"}
-	file.CurrentContext = "default"
-	data, err := clientcmd.Write(*file)
-	if err != nil {
-		return err
-	}
-	return certs.WriteFile(a.node.Dir(name+".kubeconfig"), data, 0o600)
+	return kubeconfig.Write(a.node.Dir(name+".kubeconfig"), "https://"+a.localAddress(), a.client.Bundle, a.node.Dir(base), 0o600)
 }
 
 // followServers asks for the cluster's servers now and then, with the node's

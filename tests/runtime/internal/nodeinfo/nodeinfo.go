@@ -49,6 +49,26 @@ func Password(file string) (string, error) {
 	return password, certs.WriteFile(file, []byte(password+"\n"), 0o600)
 }
 
+// CheckClock refuses a clock that was never set, as k3s does.
+func CheckClock(now time.Time) error {
+	if now.Year() < 1980 {
+		return fmt.Errorf("server time isn't set properly: %v", now)
+	}
+	return nil
+}
+
+// IPs returns the node's addresses: those that were given, else a found one.
+func IPs(ctx context.Context, given []string, log func(format string, args ...any)) ([]string, error) {
+	if len(given) > 0 {
+		return given, nil
+	}
+	ip, err := WaitForIP(ctx, log)
+	if err != nil {
+		return nil, err
+	}
+	return []string{ip.String()}, nil
+}
+
 // WaitForIP returns the address of the default route's interface, else the
 // first global address of an interface that is up, else it waits for one.
 func WaitForIP(ctx context.Context, log func(format string, args ...any)) (net.IP, error) {

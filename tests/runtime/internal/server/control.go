@@ -8,11 +8,10 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"k3img.test/runtime/internal/agent"
 	"k3img.test/runtime/internal/parts"
 )
 
@@ -159,16 +158,5 @@ func (s *Server) labelNode(ctx context.Context) {
 		logrus.Errorf("Failed to label the node: %v", err)
 		return
 	}
-	patch := s.labelPatch()
-	for {
-		_, err := client.CoreV1().Nodes().Patch(ctx, s.nodeName, types.MergePatchType, patch, metav1.PatchOptions{})
-		if err == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Second):
-		}
-	}
+	agent.Patch(ctx, client, s.nodeName, s.nodeMetadata())
 }

@@ -1,16 +1,14 @@
 package server
 
 import (
-	"encoding/json"
-	"strings"
+	"maps"
+
+	"k3img.test/runtime/internal/agent"
 )
 
-// labelPatch is the merge patch for this server's own node.
-func (s *Server) labelPatch() []byte {
-	labels := map[string]string{
-		"node-role.kubernetes.io/control-plane": "true",
-		"node.kubernetes.io/instance-type":      "k3s",
-	}
+// nodeMetadata is what this server's own node gets at every start.
+func (s *Server) nodeMetadata() map[string]any {
+	labels := map[string]string{"node-role.kubernetes.io/control-plane": "true"}
 	annotations := map[string]string{"k3s.io/internal-ip": s.nodeIP, "k3s.io/hostname": s.nodeName}
 	if s.hasEtcd() {
 		labels["node-role.kubernetes.io/etcd"] = "true"
@@ -19,13 +17,6 @@ func (s *Server) labelPatch() []byte {
 			annotations[memberAddress] = s.nodeIP
 		}
 	}
-	for _, label := range s.Options.List("node-label") {
-		key, value, _ := strings.Cut(label, "=")
-		labels[key] = value
-	}
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "annotations": annotations}})
-	if err != nil {
-		panic(err) // maps of strings always marshal
-	}
-	return data
+	maps.Copy(labels, agent.Labels(s.Options))
+	return map[string]any{"labels": labels, "annotations": annotations}
 }

@@ -10,10 +10,9 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/clientcmd/api"
 
 	"k3img.test/runtime/internal/certs"
+	"k3img.test/runtime/internal/kubeconfig"
 )
 
 const defaultKubeconfig = "/etc/rancher/k3s/k3s.yaml"
@@ -121,24 +120,7 @@ func linkKubeconfig(path string) error {
 
 // writeKubeconfig writes one file with its certificates embedded.
 func (s *Server) writeKubeconfig(path, base string, mode os.FileMode) error {
-	cert, err := os.ReadFile(filepath.Join(s.dataDir, base+".crt"))
-	if err != nil {
-		return err
-	}
-	key, err := os.ReadFile(filepath.Join(s.dataDir, base+".key"))
-	if err != nil {
-		return err
-	}
-	config := api.NewConfig()
-	config.Clusters["default"] = &api.Cluster{Server: s.localURL(), CertificateAuthorityData: s.pki.server.BundlePEM()}
-	config.AuthInfos["default"] = &api.AuthInfo{ClientCertificateData: cert, ClientKeyData: key}
-	config.Contexts["default"] = &api.Context{Cluster: "default", AuthInfo: "default"}
-	config.CurrentContext = "default"
-	data, err := clientcmd.Write(*config)
-	if err != nil {
-		return err
-	}
-	return certs.WriteFile(path, data, mode)
+	return kubeconfig.Write(path, s.localURL(), s.pki.server.BundlePEM(), filepath.Join(s.dataDir, base), mode)
 }
 
 // localURL is where this server's own parts reach the API.

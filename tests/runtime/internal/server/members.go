@@ -177,15 +177,16 @@ func (s *Server) addMember(w http.ResponseWriter, r *http.Request, _ caller) err
 // removeMembers takes members out whose node carries the annotation, and says
 // so on the node.
 func (s *Server) removeMembers(ctx context.Context) {
+	client, err := s.client()
+	if err != nil {
+		logrus.Errorf("Failed to watch for etcd members to remove: %v", err)
+		return
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(joinPause):
-		}
-		client, err := s.client()
-		if err != nil {
-			continue
 		}
 		nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{LabelSelector: "node-role.kubernetes.io/etcd"})
 		if err != nil {

@@ -62,25 +62,27 @@ func (s *Server) checkPassword(ctx context.Context, node, password string) error
 // forgetPasswords removes the passwords of nodes that were deleted, as k3s'
 // node controller does.
 func (s *Server) forgetPasswords(ctx context.Context) {
+	client, err := s.client()
+	if err != nil {
+		logrus.Errorf("Failed to watch for deleted nodes: %v", err)
+		return
+	}
 	known := map[string]bool{}
 	for {
-		if client, err := s.client(); err == nil {
-			nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
-			if err == nil {
-				now := map[string]bool{}
-				for _, node := range nodes.Items {
-					now[node.Name] = true
-				}
-				for name := range known {
-					if now[name] {
-						continue
-					}
-					if err := client.CoreV1().Secrets("kube-system").Delete(ctx, name+passwordSuffix, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-						logrus.Warnf("Failed to forget the password of %s: %v", name, err)
-					}
-				}
-				known = now
+		if nodes, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{}); err == nil {
+			now := map[string]bool{}
+			for _, node := range nodes.Items {
+				now[node.Name] = true
 			}
+			for name := range known {
+				if now[name] {
+					continue
+				}
+				if err := client.CoreV1().Secrets("kube-system").Delete(ctx, name+passwordSuffix, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+					logrus.Warnf("Failed to forget the password of %s: %v", name, err)
+				}
+			}
+			known = now
 		}
 		select {
 		case <-ctx.Done():

@@ -33,7 +33,8 @@ type Server struct {
 
 	dataDir  string
 	nodeName string
-	nodeIP   string
+	nodeIPs  []string
+	nodeIP   string // the first of them
 	port     string
 	network  network
 	remote   *join.Client // of the server that is joined, or nil
@@ -99,8 +100,8 @@ func (s *Server) fail(part string, err error) {
 
 // prepare reads the settings, makes the certificates and opens the port.
 func (s *Server) prepare(ctx context.Context) error {
-	if year := time.Now().Year(); year < 1980 {
-		return fmt.Errorf("server time isn't set properly: %v", time.Now())
+	if err := nodeinfo.CheckClock(time.Now()); err != nil {
+		return err
 	}
 	var err error
 	if s.dataDir, err = filepath.Abs(s.Options.Get("data-dir")); err != nil {
@@ -109,9 +110,10 @@ func (s *Server) prepare(ctx context.Context) error {
 	if s.nodeName, err = s.resolveName(); err != nil {
 		return err
 	}
-	if s.nodeIP, err = s.resolveIP(ctx); err != nil {
+	if s.nodeIPs, err = nodeinfo.IPs(ctx, s.Options.Split("node-ip"), logrus.Warnf); err != nil {
 		return err
 	}
+	s.nodeIP = s.nodeIPs[0]
 	if s.network, err = readNetwork(s.Options); err != nil {
 		return err
 	}
@@ -150,25 +152,9 @@ func (s *Server) resolveName() (string, error) {
 	return nodeinfo.Name(s.Options.Get("node-name"))
 }
 
-// resolveIP returns the node's address: the option, or a found one.
-func (s *Server) resolveIP(ctx context.Context) (string, error) {
-	if ips := s.Options.Split("node-ip"); len(ips) > 0 {
-		return ips[0], nil
-	}
-	ip, err := nodeinfo.WaitForIP(ctx, logrus.Warnf)
-	if err != nil {
-		return "", err
-	}
-	return ip.String(), nil
-}
-
 func (s *Server) newNode() *agent.Node {
-	ips := s.Options.Split("node-ip")
-	if len(ips) == 0 {
-		ips = []string{s.nodeIP}
-	}
 	return &agent.Node{
-		Options: s.Options, DataDir: s.dataDir, Name: s.nodeName, IPs: ips,
+		Options: s.Options, DataDir: s.dataDir, Name: s.nodeName, IPs: s.nodeIPs,
 		ClusterCIDR: s.network.clusterCIDR, ClusterDNS: s.network.dns, ClusterDomain: s.network.domain,
 		Fail: s.fail,
 	}
