@@ -20,7 +20,7 @@ from k3img.cluster.api import Api, ApiError
 from k3img.flash import device
 from k3img.flash import run as flashing
 from k3img.node import names
-from k3img.node.model import DatastoreKind, Network, Node, Role
+from k3img.node.model import DatastoreKind, Node, Role
 from k3img.profile.model import Cluster, Datastore
 from k3img.verify import boot as boots
 from k3img.verify import timeline
@@ -52,9 +52,9 @@ READY_SECONDS = 150
 """From power on of the last machine, with KVM and a processor for each."""
 
 
-def server(name: str, *, initializer: bool = False, **network: str) -> Node:
+def server(name: str, *, initializer: bool = False) -> Node:
     """A server of a cluster under test."""
-    return Node(name=name, role=Role.SERVER, initializer=initializer, network=Network(**network))  # type: ignore[arg-type]
+    return Node(name=name, role=Role.SERVER, initializer=initializer)
 
 
 def agent(name: str) -> Node:
@@ -164,8 +164,8 @@ class LabCluster(Waits):
 
     # Media
 
-    def seed(self, name: str, *, bootstrap: bool | None = None) -> dict[str, bytes]:
-        """The files of a node's seed. The right to make a datastore is given once, unless it is said."""
+    def seed(self, name: str) -> dict[str, bytes]:
+        """The files of a node's seed. The right to make a datastore is given once."""
         node = self.members[name].node
         first = node.initializer and not self._bootstrapped
         self._bootstrapped = self._bootstrapped or node.initializer
@@ -173,14 +173,14 @@ class LabCluster(Waits):
             self.cluster,
             node,
             self.secrets,
-            bootstrap=first if bootstrap is None else bootstrap,
+            bootstrap=first,
             issued=int(time.time()),
         )
 
-    def flash(self, *nodes: str, bootstrap: bool | None = None, change: Change | None = None) -> None:
+    def flash(self, *nodes: str, change: Change | None = None) -> None:
         """Write the media of nodes (of all, when none is named) anew. Their machines must be off."""
         for name in nodes or self.members:
-            content = self.seed(name, bootstrap=bootstrap)
+            content = self.seed(name)
             self.bed.flash(self.members[name].medium, change(content) if change else content)
 
     # Power

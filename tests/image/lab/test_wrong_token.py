@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 import pytest
 
+from k3img.cluster import model
 from k3img.verify.lab import agent, server
 
 if TYPE_CHECKING:
@@ -20,15 +22,15 @@ WAIT = 120
 def shop(bed: Bed) -> LabCluster:
     """A server, an agent whose token is wrong, and one that was seeded for another cluster of that name."""
     made = bed.cluster("locked", server("s-1", initializer=True), agent("s-2"), agent("s-3"))
-    other = bed.cluster("locked", server("o-1", initializer=True))
+    other = model.create("locked", model.lifetime(dt.datetime.now(dt.UTC)))
     made.flash("s-1")
     wrong = f"K10{made.secrets.ca_hash}::node:{'0' * 32}\n".encode()
     made.flash("s-2", change=lambda files: files | {"secrets/token": wrong})
 
     def foreign(files: dict[str, bytes]) -> dict[str, bytes]:
         """The other cluster's CA and token, this one's servers' names."""
-        node = files["node.yaml"].replace(made.secrets.ca_hash.encode(), other.secrets.ca_hash.encode())
-        return files | {"node.yaml": node, "secrets/token": other.secrets.agent_token.encode()}
+        node = files["node.yaml"].replace(made.secrets.ca_hash.encode(), other.ca_hash.encode())
+        return files | {"node.yaml": node, "secrets/token": other.agent_token.encode()}
 
     made.flash("s-3", change=foreign)
     return made

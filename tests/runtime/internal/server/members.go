@@ -141,14 +141,6 @@ func (s *Server) joinEtcd(start, run context.Context) (func(), error) {
 	return s.startEtcd(start, run, map[string]any{"initial-cluster": strings.Join(initial, ","), "initial-cluster-state": "existing"})
 }
 
-// serveMembers lists the etcd members.
-func (s *Server) serveMembers(w http.ResponseWriter, _ *http.Request, _ caller) error {
-	if s.etcd == nil {
-		return errors.New("etcd is not running yet")
-	}
-	return reply(w, s.etcd.Members())
-}
-
 // addMember lets another server in as a learner, unless its name is taken.
 // A member that was added before and never started is used again.
 func (s *Server) addMember(w http.ResponseWriter, r *http.Request, _ caller) error {

@@ -47,7 +47,6 @@ func (s *Server) supervisorPaths(mux *http.ServeMux) {
 		agents("POST "+path, s.serveCertificate)
 	}
 	servers("GET "+join.Bootstrap, s.serveBootstrap)
-	servers("GET "+join.Members, s.serveMembers)
 	servers("POST "+join.Members, s.addMember)
 	servers("PUT "+join.NewToken, s.rotateToken)
 }
