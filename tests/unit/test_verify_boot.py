@@ -17,6 +17,7 @@ from k3img.profile.boards import Board
 from k3img.profile.model import Arch
 from k3img.verify import boot, run
 from k3img.verify.hardware import DISK_DRIVERS, NIC_DRIVERS, PAIRS
+from k3img.verify.scenarios import CLUSTERS, SCENARIOS, for_board
 from k3img.vm.faults import MachineError
 from k3img.vm.spec import Accel, Bus, Network, Nic, argv
 
@@ -139,9 +140,24 @@ def test_every_controller_and_card_is_proven() -> None:
 
 
 def test_scenarios_have_checks(project: Tree) -> None:
-    for parts in run.SCENARIOS.values():
-        for path in (project.root / "tests/image" / part for part in parts):
-            assert path.is_file() or list(path.glob("test_*.py"))
+    folder = project.root / "tests/image"
+    parts = [folder / part for scenario in SCENARIOS.values() for part in scenario.parts]
+    for path in parts:
+        assert path.is_file() or list(path.glob("test_*.py"))
+    named = {path for part in parts for path in (part.glob("test_*.py") if part.is_dir() else [part])}
+    assert named == set(folder.glob("*/test_*.py"))
+
+
+def test_all_are_those_of_the_board() -> None:
+    everything = for_board(Board.UEFI)
+    assert {"standard", "hardware", *CLUSTERS} <= set(everything)
+    assert {"ssh", "first-boot", "boot-chain"}.isdisjoint(everything)
+    assert for_board(Board.RPI4) == ("first-boot", "boot-chain")
+
+
+def test_the_list_names_each_scenario() -> None:
+    shown = CliRunner().invoke(cli.verify, ["--scenario", "list"]).output.splitlines()
+    assert [row.split()[0] for row in shown] == list(SCENARIOS)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from k3img.verify import report, run, session, testimages, throwaway, timeline
 from k3img.verify.hardware import PAIRS
 from k3img.verify.page import to_html
 from k3img.verify.report import Outcome
+from k3img.verify.scenarios import CLUSTERS, HARDWARE, SCENARIOS, USUAL, for_board
 from k3img.vm import lab
 from k3img.vm.spec import Accel, Network
 
@@ -42,6 +43,19 @@ COLUMNS = {
     "not run": Outcome.ERROR,
     "skipped": Outcome.SKIPPED,
 }
+
+ALL, LIST = "all", "list"
+NAME_COLUMN = max(map(len, SCENARIOS))
+
+
+def _list(ctx: click.Context, _option: click.Parameter, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    """Say what scenarios there are, for which no profile is needed."""
+    if LIST in chosen:
+        for name, scenario in SCENARIOS.items():
+            click.echo(f"{name:{NAME_COLUMN}} {scenario.purpose}")
+        ctx.exit()
+    return chosen
+
 
 out_option = click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), help="Folder of the image [out/PROFILE]."
@@ -106,8 +120,11 @@ def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, mem
     "--scenario",
     "scenarios",
     multiple=True,
-    type=click.Choice(tuple(run.SCENARIOS)),
-    help="Run these only; may be given several times [standard].",
+    type=click.Choice((*SCENARIOS, ALL, LIST)),
+    metavar="NAME",
+    is_eager=True,
+    callback=_list,
+    help=f"Run these only; may be given several times [standard]. {ALL}: every one, {LIST}: what there is.",
 )
 @click.option(
     "--test-images",
@@ -132,7 +149,9 @@ def verify(
     """Boot a profile's image in QEMU and prove that it works. Exit code 5 when a check fails."""
     image = released.load(image_folder(tree, profile, out=out), profile)
     box = toolbox.find(tree, target=image.arch.debian)
-    if run.LAB.intersection(scenarios):
+    if ALL in scenarios:
+        scenarios = for_board(image.board)
+    if set(CLUSTERS).intersection(scenarios):
         lab.enter(sys.argv)
     folder = make_folder(image.folder / "verify")
     options = run.Options(
@@ -162,8 +181,8 @@ def verify(
 
 
 def _scenarios(chosen: tuple[str, ...], hardware: str | None, board: Board) -> tuple[str, ...]:
-    wanted = chosen or run.USUAL[board]
-    return wanted if hardware is None or run.HARDWARE in wanted else (*wanted, run.HARDWARE)
+    wanted = chosen or USUAL[board]
+    return wanted if hardware is None or HARDWARE in wanted else (*wanted, HARDWARE)
 
 
 def _pairs(hardware: str | None) -> tuple[str, ...]:

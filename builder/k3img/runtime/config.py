@@ -35,19 +35,18 @@ def image_config(profile: Profile, role: Role) -> dict[str, Any]:
         if k3s.disable:
             options["disable"] = list(k3s.disable)
         options.setdefault("write-kubeconfig-mode", "0600")
-        _slow_storage(options, profile)
+        if profile.cluster.storage == "slow":
+            for name, values in slow_storage(profile.cluster.datastore.kind).items():
+                options[name] = [*values, *_listed(options.get(name))]
     # The profile's own kubelet arguments stay behind ours, so that they win.
     options["kubelet-arg"] = [f"config={KUBELET_CONFIG}", *_listed(options.get("kubelet-arg"))]
     return dict(sorted(options.items()))
 
 
-def _slow_storage(options: dict[str, Any], profile: Profile) -> None:
-    if profile.cluster.storage != "slow":
-        return
-    for component in ("kube-controller-manager-arg", "kube-scheduler-arg"):
-        options[component] = [*SLOW_LEASES, *_listed(options.get(component))]
-    if profile.cluster.datastore.kind is DatastoreKind.ETCD:
-        options["etcd-arg"] = [*SLOW_ETCD, *_listed(options.get("etcd-arg"))]
+def slow_storage(datastore: DatastoreKind) -> dict[str, tuple[str, ...]]:
+    """Options of servers whose disks are slow: leases and elections have patience."""
+    leases = {f"kube-{name}-arg": SLOW_LEASES for name in ("controller-manager", "scheduler")}
+    return leases | ({"etcd-arg": SLOW_ETCD} if datastore is DatastoreKind.ETCD else {})
 
 
 def _listed(value: Any) -> list[Any]:

@@ -9,37 +9,43 @@ from __future__ import annotations
 import datetime as dt
 import os
 import tempfile
-import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k3img.cluster import kubeconfig, model, seed
+from k3img.cluster import give, kubeconfig, model, seed, store
 from k3img.cluster.api import Api, ApiError
+from k3img.cluster.store import Given
 from k3img.flash import device
 from k3img.flash import run as flashing
 from k3img.node import names
 from k3img.node.model import DatastoreKind, Node, Role
 from k3img.profile.model import Cluster, Datastore
+from k3img.reach import find
+from k3img.reach import wait as reach
+from k3img.runtime.config import slow_storage
 from k3img.verify import boot as boots
 from k3img.verify import timeline
+from k3img.verify.card import Card
 from k3img.verify.life import Life, ready_in
 from k3img.verify.timeline import Boot, Mark
 from k3img.vm import spec
 from k3img.vm.lab import Lab
 from k3img.vm.machine import BOOT_SECONDS
+from k3img.vm.spec import Accel
 from k3img.vm.verbs import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import ExitStack
 
+    from k3img.cluster.give import Gift
     from k3img.image.released import ReleasedImage
+    from k3img.reach.wait import Look
     from k3img.tools.toolbox import Toolbox
     from k3img.vm.lab import Lease
     from k3img.vm.machine import Machine
-    from k3img.vm.spec import Accel
 
     Change = Callable[[dict[str, bytes]], dict[str, bytes]]
 
@@ -67,8 +73,10 @@ class Member:
     """One node: its machine, its medium, its place in the network."""
 
     node: Node
+    label: str
     lease: Lease
     medium: Path
+    card: Card
     life: Life
 
     @property
@@ -108,10 +116,27 @@ class Bed:
         self._stack, self._image, self._toolbox = stack, image, toolbox
         self._accel, self._images, self._keep, self._opened = accel, images, keep, opened
 
-    def cluster(self, name: str, *nodes: Node, datastore: DatastoreKind = DatastoreKind.SQLITE) -> LabCluster:
-        """A cluster of nodes, with secrets of its own; nothing is written or powered on yet."""
+    def cluster(
+        self,
+        name: str,
+        *nodes: Node,
+        datastore: DatastoreKind = DatastoreKind.SQLITE,
+        label: str = "",
+        rtc: str | None = None,
+    ) -> LabCluster:
+        """A cluster of nodes, with secrets of its own; nothing is written or powered on yet.
+
+        `label` tells clusters of one name apart, `rtc` is what the machines' clocks begin with.
+        """
+        if self._accel is Accel.TCG:
+            # Emulated machines stall as slow disks do.
+            options = slow_storage(datastore)
+            nodes = tuple(
+                replace(node, options={**options, **node.options}) if node.role is Role.SERVER else node
+                for node in nodes
+            )
         made = Cluster(name=name, datastore=Datastore(kind=datastore), nodes=nodes)
-        return LabCluster(self, made)
+        return LabCluster(self, made, label or name, rtc)
 
     def flash(self, medium: Path, content: Mapping[str, bytes]) -> None:
         """Write the image and a seed to a new, empty medium, with the code of `k3img flash`."""
@@ -120,9 +145,8 @@ class Bed:
             file.truncate(boots.DISK)
         flashing.flash(self._image, device.find(medium), content=content, argv=self._toolbox.argv)
 
-    def member(self, cluster: str, node: Node) -> Member:
+    def member(self, label: str, node: Node, *, rtc: str | None = None) -> Member:
         """A machine for a node, off, on a medium that is not written yet."""
-        label = f"{cluster}-{node.name}"
         lease = self.network.join(label)
         medium = self.folder / f"{label}.raw"
         machine = self._stack.enter_context(
@@ -134,6 +158,7 @@ class Bed:
                     network=spec.Network(mac=lease.mac, tap=lease.tap, forward=()),
                     memory=MEMORY[node.role],
                     cpus=CPUS,
+                    rtc=rtc,
                 ),
                 medium=medium,
                 images=self._images,
@@ -143,45 +168,59 @@ class Bed:
         )
         life = Life(machine=machine, image=self._image, has_test_images=self._images is not None, seeded=True)
         self._opened(life)
-        return Member(node=node, lease=lease, medium=medium, life=life)
+        card = Card(medium, self._toolbox.argv)
+        return Member(node=node, label=label, lease=lease, medium=medium, card=card, life=life)
 
 
 class LabCluster(Waits):
     """A cluster under test."""
 
-    def __init__(self, bed: Bed, cluster: Cluster) -> None:
+    def __init__(self, bed: Bed, cluster: Cluster, label: str, rtc: str | None) -> None:
         now = dt.datetime.now(dt.UTC)
-        self.bed, self.cluster = bed, cluster
-        self.secrets = model.create(cluster.name, model.lifetime(now))
-        self.admin = model.admin(self.secrets, model.lifetime(now))
-        self.members = {node.name: bed.member(cluster.name, node) for node in cluster.nodes}
-        machines = [member.machine for member in self.members.values()]
-        self.stretch = machines[0].stretch * crowding(len(machines))
-        self._bootstrapped = False
+        self.bed, self.cluster, self._label = bed, cluster, label
+        self.kept = store.create(bed.folder / "secrets" / label, cluster.name, now=now)
+        self.admin = model.admin(self.kept.secrets, model.lifetime(now))
+        self.members = {
+            node.name: bed.member(f"{label}-{node.name}", node, rtc=rtc) for node in cluster.nodes
+        }
+        self.stretch = self._stretch()
 
     def __getitem__(self, name: str) -> Member:
         return self.members[name]
 
+    def twin(self, name: str) -> Member:
+        """Another machine, off, for the node of that name, on a medium that is not written yet."""
+        self.members[f"{name}b"] = self.bed.member(f"{self._label}-{name}b", self.members[name].node)
+        self.stretch = self._stretch()
+        return self.members[f"{name}b"]
+
+    def _stretch(self) -> float:
+        machines = [member.machine for member in self.members.values()]
+        return machines[0].stretch * crowding(len(machines))
+
     # Media
 
-    def seed(self, name: str) -> dict[str, bytes]:
-        """The files of a node's seed. The right to make a datastore is given once."""
-        node = self.members[name].node
-        first = node.initializer and not self._bootstrapped
-        self._bootstrapped = self._bootstrapped or node.initializer
-        return seed.files(
-            self.cluster,
-            node,
-            self.secrets,
-            bootstrap=first,
-            issued=int(time.time()),
+    def give(self, node: Node, *, new_datastore: bool = False) -> tuple[Gift, dict[str, bytes]]:
+        """What `k3img flash` says of giving a node its seed now, and the seed; it is in the ledger then."""
+        gift = give.gift(self.cluster, node, self.kept, new_datastore=new_datastore)
+        now = dt.datetime.now(dt.UTC)
+        content = seed.files(
+            self.cluster, node, self.kept.secrets, bootstrap=gift.bootstrap, issued=int(now.timestamp())
         )
+        when = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        given = Given(node=node.name, seed=when, when=when, medium="lab", bootstrap=gift.bootstrap)
+        self.kept.note(given)
+        return gift, content
 
-    def flash(self, *nodes: str, change: Change | None = None) -> None:
+    def flash(self, *nodes: str, change: Change | None = None, new_datastore: bool = False) -> list[Gift]:
         """Write the media of nodes (of all, when none is named) anew. Their machines must be off."""
+        gifts = []
         for name in nodes or self.members:
-            content = self.seed(name)
-            self.bed.flash(self.members[name].medium, change(content) if change else content)
+            member = self.members[name]
+            gift, content = self.give(member.node, new_datastore=new_datastore)
+            self.bed.flash(member.medium, change(content) if change else content)
+            gifts.append(gift)
+        return gifts
 
     # Power
 
@@ -202,7 +241,7 @@ class LabCluster(Waits):
     def api(self, name: str, *, timeout: float = 30) -> Api:
         """A server's API as a laptop on the network sees it, by the kubeconfig that the builder made."""
         member = self.members[name]
-        ca = self.secrets.authorities["server-ca"].certificate
+        ca = self.kept.secrets.authorities["server-ca"].certificate
         text = kubeconfig.text(self.cluster.name, ca, self.admin, address=member.lease.address)
         return Api(text, names.PORT, address=member.lease.address, timeout=timeout)
 
@@ -216,10 +255,41 @@ class LabCluster(Waits):
         finally:
             api.close()
 
+    def answers(self, name: str) -> bool:
+        """Whether a server's API takes a write, which needs its datastore."""
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "asked-"}}
+        api = self.api(name, timeout=10)
+        try:
+            return api.request("POST", "/api/v1/namespaces/default/configmaps", body).status == 201
+        except ApiError:
+            return False
+        finally:
+            api.close()
+
+    def look(self) -> Look:
+        """What `k3img nodes` sees from this network."""
+        ca = self.kept.secrets.authorities["server-ca"].certificate
+        text = kubeconfig.text(self.cluster.name, ca, self.admin, address="k3s.invalid")
+        return reach.look(self.cluster, text, find.by_mdns(find.host_names(self.cluster, self.kept)))
+
+    def uid(self, name: str) -> str:
+        """The cluster's own identity, that of kube-system."""
+        found = self.api(name).get("/api/v1/namespaces/kube-system")
+        return str(found["metadata"]["uid"])
+
     def ready(self, wanted: Iterable[str], *, seen_by: str) -> bool:
         """Whether nodes are Ready in the boots that run now: a datastore remembers older ones."""
         listed = self.nodes(seen_by)
-        return all(ready_in(listed.get(name, {}), self.members[name].machine.channel.boot) for name in wanted)
+        members = [self.members[name] for name in wanted]
+        return all(ready_in(listed.get(one.node.name, {}), one.machine.channel.boot) for one in members)
+
+    def reported(self, name: str, *, seen_by: str) -> dt.datetime | None:
+        """When a node's kubelet last renewed its lease, by that node's clock."""
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"
+        try:
+            return dt.datetime.fromisoformat(self.api(seen_by, timeout=10).get(lease)["spec"]["renewTime"])
+        except ApiError:
+            return None
 
     def wait_ready(self, *nodes: str, seen_by: str, timeout: float = READY_SECONDS) -> float:
         """Wait until nodes are Ready; returns the seconds since the last of them was powered on."""

@@ -18,6 +18,7 @@ from k3img.profile.boards import Board
 from k3img.verify import boot
 from k3img.verify.life import Life
 from k3img.verify.report import EMULATED_NOTE, PI_NOTE, STANDIN_NOTE, Check, Outcome, Report
+from k3img.verify.scenarios import SCENARIOS, STANDARD
 from k3img.vm.spec import Accel
 
 if TYPE_CHECKING:
@@ -31,27 +32,6 @@ if TYPE_CHECKING:
     from k3img.verify.boot import Hardware
     from k3img.verify.lab import Bed
     from k3img.verify.plugin import MakeBed, VerifyPlugin
-
-STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE, SSH = "standard", "first-boot", "link-down", "hardware", "ssh"
-BOOT_CHAIN = "boot-chain"
-JOIN, WRONG_TOKEN = "join", "wrong-token"
-SCENARIOS = {
-    STANDARD: ("standard",),
-    FIRST_BOOT: ("standard/test_1_first_boot.py", "standard/test_3_cluster.py"),
-    LINK_DOWN: ("link_down",),
-    HARDWARE: ("hardware",),
-    SSH: ("ssh",),
-    BOOT_CHAIN: ("boot_chain",),
-    JOIN: ("lab/test_join.py",),
-    WRONG_TOKEN: ("lab/test_wrong_token.py",),
-}
-"""What of tests/image each runs. `standard` is one machine's life, `first-boot` the part up to a pod."""
-
-LAB = frozenset(name for name, parts in SCENARIOS.items() if parts[0].startswith("lab/"))
-"""Scenarios of several machines, which need a network of their own (`k3img.vm.lab`)."""
-
-USUAL = {Board.UEFI: (STANDARD,), Board.RPI4: (BOOT_CHAIN, FIRST_BOOT)}
-"""What is run for a board when nobody says. A Pi's /usr and root boot on QEMU's `virt` machine as well."""
 
 _BETWEEN = "Image"  # the group of the checks that need no machine
 
@@ -123,7 +103,7 @@ def _scenario(
             f"verify needs {error.name}", hint='pip install "k3img[verify]", or run ci/setup'
         ) from error
     folder = tree.root / "tests/image"
-    paths = [folder / part for part in SCENARIOS[name]]
+    paths = [folder / part for part in SCENARIOS[name].parts]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise VerifyError(f"there is no {missing[0]}", hint="The checks come with k3img's project tree.")
 

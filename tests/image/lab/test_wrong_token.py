@@ -9,6 +9,7 @@ import pytest
 
 from k3img.cluster import model
 from k3img.verify.lab import agent, server
+from k3img.verify.load import Ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,12 +25,12 @@ def shop(bed: Bed) -> LabCluster:
     made = bed.cluster("locked", server("s-1", initializer=True), agent("s-2"), agent("s-3"))
     other = model.create("locked", model.lifetime(dt.datetime.now(dt.UTC)))
     made.flash("s-1")
-    wrong = f"K10{made.secrets.ca_hash}::node:{'0' * 32}\n".encode()
+    wrong = f"K10{made.kept.secrets.ca_hash}::node:{'0' * 32}\n".encode()
     made.flash("s-2", change=lambda files: files | {"secrets/token": wrong})
 
     def foreign(files: dict[str, bytes]) -> dict[str, bytes]:
         """The other cluster's CA and token, this one's servers' names."""
-        node = files["node.yaml"].replace(made.secrets.ca_hash.encode(), other.ca_hash.encode())
+        node = files["node.yaml"].replace(made.kept.secrets.ca_hash.encode(), other.ca_hash.encode())
         return files | {"node.yaml": node, "secrets/token": other.agent_token.encode()}
 
     made.flash("s-3", change=foreign)
@@ -63,10 +64,10 @@ def test_slow(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     for name in ("s-2", "s-3"):
         machine = shop[name].machine
         count = "journalctl -b -u k3img-discover.service -o cat | grep -c '^Starting' || true"
-        before, busy = int(machine.succeed(count)), idle(machine.succeed("cat /proc/stat"))
+        before, ticks = int(machine.succeed(count)), Ticks.parse(machine.succeed("cat /proc/stat"))
         shop.pause(120)
         tries = int(machine.succeed(count)) - before
-        share = 1 - idle_share(busy, idle(machine.succeed("cat /proc/stat")))
+        share = Ticks.parse(machine.succeed("cat /proc/stat")).busy_since(ticks)
         evidence(f"{name}: {tries} tries, processor busy {share:.0%}")
         assert 1 <= tries <= 5
         assert share < 0.5
@@ -77,14 +78,3 @@ def test_nothing_joined(shop: LabCluster) -> None:
     assert set(shop.nodes("s-1")) == {"s-1"}
     for name in ("s-2", "s-3"):
         assert shop[name].machine.execute("test -e /var/lib/rancher/k3s/agent/client-kubelet.crt").rc == 1
-
-
-def idle(stat: str) -> tuple[int, int]:
-    """Idle and all ticks, of /proc/stat."""
-    ticks = [int(word) for word in stat.splitlines()[0].split()[1:]]
-    return ticks[3] + ticks[4], sum(ticks)
-
-
-def idle_share(before: tuple[int, int], after: tuple[int, int]) -> float:
-    """The share of time that the processor was idle."""
-    return (after[0] - before[0]) / max(1, after[1] - before[1])

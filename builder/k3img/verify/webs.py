@@ -1,0 +1,80 @@
+"""Pods that serve a page, one on each of some nodes of a cluster under test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k3img.cluster.api import ApiError, condition
+from k3img.verify import testimages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from k3img.verify.lab import LabCluster
+
+PODS = "/api/v1/namespaces/default/pods"
+
+# In the network of a pod: fetch a page of another one.
+FETCH = """
+import os, sys, urllib.request
+os.setns(os.open(f"/proc/{sys.argv[1]}/ns/net", os.O_RDONLY), os.CLONE_NEWNET)
+print(urllib.request.urlopen(sys.argv[2], timeout=20).status)
+"""
+
+
+class Webs:
+    """The pods; the one of node N is called web-N."""
+
+    def __init__(self, cluster: LabCluster, nodes: Sequence[str]) -> None:
+        self._cluster = cluster
+        self._nodes = tuple(nodes)
+
+    def start(self, *, seen_by: str) -> None:
+        """Bring the pods' image to each node and wait until the pods run."""
+        for name in self._nodes:
+            self._cluster[name].machine.succeed(testimages.IMPORT, timeout=600)
+            self._cluster.wait_until(
+                f"the pod of {name} to be accepted",
+                lambda name=name: self._post(name, seen_by),  # type: ignore[misc]
+                timeout=60,
+            )
+        self._cluster.wait_until(
+            "the pods to run",
+            lambda: all(self.addresses(seen_by=seen_by).values()),
+            timeout=90,
+            evidence=lambda: str(self.addresses(seen_by=seen_by)),
+        )
+
+    def _post(self, name: str, seen_by: str) -> bool:
+        pod = testimages.web(f"web-{name}", nodeName=name)
+        try:
+            return self._cluster.api(seen_by).request("POST", PODS, pod).status in (201, 409)
+        except ApiError:
+            return False  # a busy server may not answer in time
+
+    def addresses(self, *, seen_by: str) -> dict[str, str]:
+        """The address of each node's pod once it is Ready, '' before."""
+        try:
+            listed = self._cluster.api(seen_by).get(PODS)["items"]
+        except ApiError:
+            listed = []
+        found = {item["metadata"]["name"]: item for item in listed}
+        pods = {name: found.get(f"web-{name}", {}) for name in self._nodes}
+        return {
+            name: item["status"].get("podIP", "") if condition(item, "Ready") == "True" else ""
+            for name, item in pods.items()
+        }
+
+    def process(self, name: str) -> str:
+        """The process of a node's pod on that node; another one after a restart."""
+        ctr = "/usr/lib/k3s/bin/k3s ctr -n k8s.io"
+        wanted = f"""labels."io.kubernetes.pod.name"==web-{name},labels."io.kubernetes.container.name"==web"""
+        found = self._cluster[name].machine.succeed(
+            f"""{ctr} tasks ls | grep -F "$({ctr} containers ls -q '{wanted}')" | head -n 1"""
+        )
+        return found.split()[1]
+
+    def fetch(self, name: str, address: str) -> str:
+        """Fetch a page from a node's pod; returns the HTTP status."""
+        command = f"python3 -c '{FETCH}' {self.process(name)} http://{address}:8080/"
+        return self._cluster[name].machine.wait_until_succeeds(command, timeout=20).strip()
