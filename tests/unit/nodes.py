@@ -25,7 +25,7 @@ class FakeSystem(System):
     logged: list[str] = field(default_factory=list)
     answers: dict[str, Ended] = field(default_factory=dict)
 
-    def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
+    def run(self, argv: Sequence[str], *, timeout: float = 90, path: str | None = None) -> Ended:
         self.calls.append(" ".join(argv))
         found = [answer for start, answer in self.answers.items() if self.calls[-1].startswith(start)]
         return found[0] if found else Ended(status=0)

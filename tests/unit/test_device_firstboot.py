@@ -102,7 +102,7 @@ class FakeNode(System):
     logged: list[str] = field(default_factory=list)
     hostname: str = ""
 
-    def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
+    def run(self, argv: Sequence[str], *, timeout: float = 90, path: str | None = None) -> Ended:
         self.calls.append(" ".join(argv))
         if argv[0] == "mount":
             if not self.mountable:
@@ -554,6 +554,11 @@ def test_an_etcd_members_address_stays(node: FakeNode) -> None:
     result = node.boot()
     assert any("address stays 10.0.0.2/24" in note for note in result.notes)
     assert node.options()["node-ip"] == "10.0.0.2"
+    # A reset makes etcd forget who knows it by the old one.
+    (node.fat / "cluster-reset").write_text("")
+    assert node.boot().notes == ()
+    assert node.options()["node-ip"] == "10.0.0.9"
+    assert (node.place.state / "cluster-reset").read_text() == "asked"
 
 
 def test_ca_files_of_a_node_with_a_datastore_are_never_touched(node: FakeNode) -> None:
@@ -827,9 +832,10 @@ def test_a_reset_that_cannot_drop_the_root_is_refused_and_said(node: FakeNode) -
     assert any("factory reset was not begun" in note for note in result.notes)
 
 
-def test_cluster_reset_is_named_as_not_supported(node: FakeNode) -> None:
+def test_a_cluster_reset_without_etcd_is_said(node: FakeNode) -> None:
     (node.fat / "cluster-reset").write_text("")
-    assert any("not supported" in note for note in node.boot().notes)
+    assert any("holds no etcd data" in note for note in node.boot().notes)
+    assert not (node.place.state / "cluster-reset").exists()
 
 
 # ---- power cuts ----

@@ -155,7 +155,7 @@ class FakeNode(FakeSystem):
 
     fat: Path = field(kw_only=True)
 
-    def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
+    def run(self, argv: Sequence[str], *, timeout: float = 90, path: str | None = None) -> Ended:
         if argv[0] == "mount":
             Path(argv[-1]).rmdir()
             Path(argv[-1]).symlink_to(self.fat)
@@ -320,7 +320,7 @@ def test_a_fat_that_cannot_be_mounted_or_written_stops_nothing(node: FakeNode) -
     node.answers["mount"] = Ended(status=32, output="bad superblock")
     loop, kube = watch(node)
     kube.node = ready()
-    node.run = lambda argv, *, timeout=90: Ended(status=32, output="bad superblock")  # type: ignore[method-assign]
+    node.run = lambda argv, *, timeout=90, path=None: Ended(status=32, output="bad superblock")  # type: ignore[method-assign]
     loop.tick()
     assert any("bad superblock" in line for line in node.logged)
 

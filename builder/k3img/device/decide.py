@@ -35,7 +35,7 @@ class Facts:
 
     `last` is the node.yaml that root applied last. `kept` are the secrets on root. `standalone` says that
     root is a cluster of its own already; `readable` that the partition could be read; `mark` that the
-    medium was seeded once.
+    medium was seeded once; `resets` that etcd's other members will be forgotten in this boot.
     """
 
     seed: Seed
@@ -49,6 +49,7 @@ class Facts:
     unreadable: str = ""
     mark: bool = False
     twins: tuple[str, ...] = ()
+    resets: bool = False
     unseeded: str = "standalone"
 
     @property
@@ -165,7 +166,7 @@ def _merge(facts: Facts, last: NodeConfig, new: NodeConfig, notes: list[str]) ->
     if facts.joined:
         node = replace(node, taints=last.node.taints)
     etcd = last.datastore is DatastoreKind.ETCD and last.node.role is Role.SERVER
-    if etcd and node.network.address != last.node.network.address:
+    if etcd and not facts.resets and node.network.address != last.node.network.address:
         refuse(
             "address",
             last.node.network.address,

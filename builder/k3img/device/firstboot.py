@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from k3img.device import (
     clock,
+    clusterreset,
     discover,
     disk,
     fatpeek,
@@ -33,7 +34,7 @@ from k3img.device.seed import Seed
 from k3img.device.seedpart import SeedUnreadableError, look_for, opened
 from k3img.errors import ProfileError
 from k3img.node import names
-from k3img.node.medium import BOOTSTRAP_DONE, CLUSTER_RESET, KUBECONFIG, NODE_FILE, README, STATUS
+from k3img.node.medium import BOOTSTRAP_DONE, KUBECONFIG, NODE_FILE, README, STATUS
 from k3img.node.model import DatastoreKind, Role
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ def run(place: Place, system: System, *, credentials: str | None = None) -> Outc
             if refused is None:
                 return _finish(place, Outcome(go=Go.REBOOT, what="a restart, to begin the factory reset"))
             notes.append(f"the factory reset was not begun: {refused}")
-        if source.folder is not None and look_for(source.folder, CLUSTER_RESET):
-            notes.append(f"{CLUSTER_RESET} is not supported by this image")
+        resets, told = clusterreset.ask(place, source.folder) if source.folder is not None else (False, ())
+        notes += told
         found = seed.from_credential(credentials) or _partition_seed(source, medium)
-        facts = _facts(place, info, medium, source, found)
+        facts = replace(_facts(place, info, medium, source, found), resets=resets)
         decision = decide(facts)
         result = _apply(place, system, info, facts, decision)
         if source.folder is not None and result.bootstrap and facts.datastore:

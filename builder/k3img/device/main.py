@@ -26,6 +26,7 @@ def main(argv: Sequence[str], *, place: Place | None = None, system: System | No
         "clock": _clock,
         "address": _address,
         "discover": _discover,
+        "cluster-reset": _cluster_reset,
         "status": _status,
         "health": _health,
         "certs": _certs,
@@ -109,6 +110,12 @@ def _discover(place: Place, system: System) -> int:
     from k3img.device import discover  # noqa: PLC0415
 
     return discover.run(place, system)
+
+
+def _cluster_reset(place: Place, system: System) -> int:
+    from k3img.device import clusterreset  # noqa: PLC0415
+
+    return clusterreset.run(place, system)
 
 
 def _status(place: Place, system: System) -> int:

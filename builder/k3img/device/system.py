@@ -27,8 +27,11 @@ class Ended:
 class System:
     """The machine that we run on."""
 
-    def run(self, argv: Sequence[str], *, timeout: float = 90) -> Ended:
-        """Run a program to its end. A missing program ends with 127, one that takes too long with -9."""
+    def run(self, argv: Sequence[str], *, timeout: float = 90, path: str | None = None) -> Ended:
+        """Run a program to its end. A missing program ends with 127, one that takes too long with -9.
+
+        `path` is its PATH, where the system's own will not do.
+        """
         import subprocess  # noqa: PLC0415 - a slow import under emulation, and not every boot needs it
 
         try:
@@ -39,7 +42,7 @@ class System:
                 stderr=subprocess.STDOUT,
                 timeout=timeout,
                 check=False,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
+                env={"PATH": path or "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
             )
         except FileNotFoundError:
             return Ended(status=127, output=f"{argv[0]} is not in this image")

@@ -38,6 +38,7 @@ CLUSTERS = {
         "initializer-reflashed": "the first server's medium is written anew: it makes no second cluster",
         "reflash-only-server": "the only server's medium is written anew: its agents come back untouched",
         "lost-seed": "a seed that is gone or bad: no cluster at first boot, no halt afterwards",
+        "quorum-lost": "two of three servers are gone for ever: a file on the third's card saves the data",
         "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
     }.items()
 }

@@ -1,0 +1,67 @@
+"""Quorum lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from k3img.node.model import DatastoreKind
+from k3img.verify import etcd
+from k3img.verify.lab import server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from k3img.verify.lab import Bed, LabCluster
+
+SERVERS = ("s-1", "s-2", "s-3")
+MARKER = "/api/v1/namespaces/default/configmaps"
+
+
+@pytest.fixture(scope="module")
+def shop(bed: Bed) -> LabCluster:
+    """Three servers on etcd, Ready, with a ConfigMap; then all are off, and two of them never come back."""
+    nodes = (server("s-1", initializer=True), server("s-2"), server("s-3"))
+    made = bed.cluster("shop", *nodes, datastore=DatastoreKind.ETCD)
+    made.flash()
+    made.power_on(*SERVERS)
+    made.wait_ready(*SERVERS, seen_by="s-1", timeout=240)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}}
+    assert made.api("s-2").request("POST", MARKER, body).status == 201
+    made.power_off(*SERVERS)
+    return made
+
+
+def test_reset(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """A file cluster-reset on the card of one that is left: it is Ready, with the data, and says so."""
+    shop["s-2"].card.write("cluster-reset", "please")
+    shop.power_on("s-2")
+    shop.wait_ready("s-2", seen_by="s-2", timeout=400)
+    assert etcd.members(shop["s-2"]).keys() == {"s-2"}
+    assert shop.api("s-2").request("GET", f"{MARKER}/kept").status == 200
+    notes = shop["s-2"].machine.succeed("cat /run/k3img/node.json")
+    assert "etcd's only member" in notes
+    evidence(notes)
+
+
+def test_the_others_join(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """The other two are written anew, the initializer too: they join, three members in the end."""
+    for name in ("s-1", "s-3"):
+        (gift,) = shop.flash(name)
+        assert not gift.bootstrap
+    shop.power_on("s-1", "s-3")
+    shop.wait_ready(*SERVERS, seen_by="s-2", timeout=400)
+    assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
+    assert shop.api("s-3").request("GET", f"{MARKER}/kept").status == 200
+    evidence(shop.told())
+
+
+def test_once(shop: LabCluster) -> None:
+    """The next boot of the card resets nothing: the file has another name."""
+    shop.power_off("s-2")
+    shop.power_on("s-2")
+    shop.wait_ready(*SERVERS, seen_by="s-1", timeout=240)
+    assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
+    shop.power_off("s-2")
+    assert shop["s-2"].card.read("cluster-reset.done") == "please"
