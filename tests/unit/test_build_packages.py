@@ -128,7 +128,7 @@ def mirror(monkeypatch: pytest.MonkeyPatch, fake_program: FakePrograms) -> Mirro
 @pytest.fixture
 def work(tmp_path: Path) -> Workspace:
     (tmp_path / "work").mkdir()
-    return Workspace(root=tmp_path / "work")
+    return Workspace(root=tmp_path / "work", scratch=tmp_path / "scratch")
 
 
 def plan(image: tuple[str, ...] = ("systemd",), arch: Arch = Arch.X86_64) -> Plan:

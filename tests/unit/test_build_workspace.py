@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +31,7 @@ def test_a_workspace_is_emptied_and_locked(tree: Tree, fake_program: FakeProgram
         (work.root / "left").mkdir()
         (work.output / "half.raw").touch()
     with workspace.opened(tree, "x86") as work:
-        assert {path.name for path in work.root.iterdir()} == {"lock", "output", "build.log"}
+        assert {path.name for path in work.root.iterdir()} == {"lock", "output", "build.log", "tmp"}
         assert list(work.output.iterdir()) == []
         with (
             pytest.raises(BuildError, match="another build of x86 is running") as caught,
@@ -39,6 +41,71 @@ def test_a_workspace_is_emptied_and_locked(tree: Tree, fake_program: FakeProgram
         assert str(work.log) in caught.value.hint
         with workspace.opened(tree, "other"):
             pass
+
+
+@pytest.fixture(autouse=True)
+def no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's own memory is not touched."""
+    monkeypatch.setattr(workspace, "MEMORY", tmp_path / "none")
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place in memory with room for a build."""
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    monkeypatch.setattr(workspace, "MEMORY", folder)
+    monkeypatch.setattr(workspace, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(workspace, "ROOM", 1 << 20)
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 2048 kB\n")
+    return folder
+
+
+def test_trees_are_laid_out_in_memory(tree: Tree, memory: Path, fake_program: FakePrograms) -> None:
+    fake_program.add("rm", 'exec /bin/rm "$@"')
+    with workspace.opened(tree, "x86") as work:
+        assert work.scratch.parent == memory
+        assert stat.S_IMODE(work.scratch.stat().st_mode) == 0o700
+        left = work.scratch
+    assert list(memory.iterdir()) == []
+    left.mkdir()
+    (left / "killed").touch()
+    with workspace.opened(tree, "x86") as work:
+        assert list(work.scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("meminfo", ["MemAvailable: 2047 kB\n", "MemFree: 9999 kB\n", "nonsense"])
+def test_without_much_memory_trees_are_on_disk(tree: Tree, memory: Path, meminfo: str) -> None:
+    workspace.MEMINFO.write_text(meminfo)
+    with workspace.opened(tree, "x86") as work:
+        assert work.scratch == work.root / "tmp"
+        assert list(memory.iterdir()) == []
+
+
+def test_a_small_place_in_memory_is_not_used(
+    tree: Tree, memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = os.statvfs(memory)
+    shm = SimpleNamespace(f_bavail=255, f_frsize=4096, f_flag=small.f_flag)
+    monkeypatch.setattr(os, "statvfs", lambda _: shm)
+    with workspace.opened(tree, "x86") as work:
+        assert work.scratch == work.root / "tmp"
+    shm.f_bavail, shm.f_flag = 256, os.ST_NOEXEC
+    with workspace.opened(tree, "other") as work:
+        assert work.scratch == work.root / "tmp"
+
+
+def test_a_name_that_somebody_else_took_is_left_alone(
+    tree: Tree, memory: Path, fake_program: FakePrograms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_program.add("rm", 'exec /bin/rm "$@"')
+    with workspace.opened(tree, "x86") as work:
+        name = work.scratch.name
+    (memory / name).mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    with workspace.opened(tree, "x86") as work:
+        assert work.scratch == work.root / "tmp"
+    assert (memory / name).is_dir()
 
 
 def test_who_waits_for_the_lock_touches_nothing(tree: Tree, fake_program: FakePrograms) -> None:
@@ -193,7 +260,7 @@ class _Box:
 
 def run_mkosi(tmp_path: Path, fakes: FakePrograms, script: str) -> Workspace:
     fakes.add("mkosi", script)
-    work = Workspace(root=tmp_path / "work")
+    work = Workspace(root=tmp_path / "work", scratch=tmp_path / "scratch")
     for folder in (work.image, work.output):
         folder.mkdir(parents=True, exist_ok=True)
     mkosi.run(

@@ -137,7 +137,7 @@ def run(
                 "--directory", project,
                 "--tools-tree", toolbox.tools_tree,
                 "--output-directory", output,
-                "--workspace-directory", make_folder(work.root / "tmp"),
+                "--workspace-directory", work.scratch,
                 "--package-cache-dir", make_folder(packages.kept),
                 *more,
                 "--force",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3img import proc
@@ -22,12 +24,17 @@ from k3img.tree import give_to_caller, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from k3img.tools.debrepo import Deb
     from k3img.tree import Tree
 
 MANIFEST = "manifest.json"
+
+MEMORY = Path("/dev/shm")
+MEMINFO = Path("/proc/meminfo")
+
+ROOM = 6 << 30
+"""Bytes of memory that a build's trees and image may take; see docs/decisions/0014-build-in-memory.md."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +42,8 @@ class Workspace:
     """A build's folders. `log` collects the output of every program that the build runs."""
 
     root: Path
+    scratch: Path
+    """Where mkosi lays out trees and the image; in memory when there is plenty."""
 
     @property
     def image(self) -> Path:
@@ -78,10 +87,43 @@ def opened(tree: Tree, name: str) -> Iterator[Workspace]:
                 remove(leftover)
         make_folder(root / "output")
         (root / "build.log").touch()
-        try:
-            yield Workspace(root=root)
-        finally:
-            give_to_caller(root)
+        with _scratch(root, f"k3img-{name}-{place}") as scratch:
+            try:
+                yield Workspace(root=root, scratch=scratch)
+            finally:
+                give_to_caller(root)
+
+
+@contextmanager
+def _scratch(root: Path, name: str) -> Iterator[Path]:
+    """A folder in memory, else one of the workspace. What a killed build left there is deleted first."""
+    folder = MEMORY / name
+    with suppress(OSError):
+        if folder.lstat().st_uid == os.geteuid():
+            remove(folder)
+    try:
+        if not _roomy():
+            raise FileExistsError
+        folder.mkdir(mode=0o700)
+    except OSError:  # also when somebody else has taken the name
+        yield make_folder(root / "tmp")
+        return
+    try:
+        yield folder
+    finally:
+        remove(folder)
+
+
+def _roomy() -> bool:
+    """Whether a build fits into memory, with as much left for the programs that it runs."""
+    try:
+        shm = os.statvfs(MEMORY)
+        rows = dict(row.split(":", 1) for row in MEMINFO.read_text().splitlines())
+        available = int(rows["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError):
+        return False
+    room = shm.f_bavail * shm.f_frsize
+    return not shm.f_flag & os.ST_NOEXEC and room >= ROOM and available >= 2 * ROOM
 
 
 def write_initrd_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -> None:
