@@ -23,6 +23,7 @@ class FakeSystem(System):
     address: str | None = "10.0.2.15"
     calls: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
+    poked: list[str] = field(default_factory=list)
     answers: dict[str, Ended] = field(default_factory=dict)
 
     def run(self, argv: Sequence[str], *, timeout: float = 90, path: str | None = None) -> Ended:
@@ -39,6 +40,9 @@ class FakeSystem(System):
     def sleep(self, seconds: float) -> None:
         self.boot += seconds
         self.clock += seconds
+
+    def poke(self, address: str) -> None:
+        self.poked.append(address)
 
     def ipv4(self, interface: str) -> str | None:
         return self.address

@@ -541,6 +541,14 @@ def test_before_anything_ran_everything_may_change(node: FakeNode) -> None:
     assert (result.node, result.cluster, result.notes) == ("pi-2", "other", ())
 
 
+def test_a_fixed_gateway_is_handed_on_with_its_line(node: FakeNode) -> None:
+    net = Network(address="10.0.0.2/24", gateway="10.0.0.1")
+    node.seed(replace(SEEDED, node=replace(SEEDED.node, network=net)))
+    result = node.boot()
+    row = (node.fat / "node.yaml").read_text().splitlines()[int(result.gateway_line.partition(":")[2]) - 1]
+    assert (result.address, result.gateway, row) == ("10.0.0.2/24", "10.0.0.1", 'gateway: "10.0.0.1"')
+
+
 def test_an_etcd_members_address_stays(node: FakeNode) -> None:
     net = Network(address="10.0.0.2/24", gateway="10.0.0.1")
     config = replace(SEEDED, node=replace(SEEDED.node, network=net), datastore=DatastoreKind.ETCD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import pytest
 from tests.unit.nodes import FakeSystem
 
 from k3img.device import observe, outcome, report, status
+from k3img.device.discover import Report
 from k3img.device.image import ImageInfo
 from k3img.device.links import Address, Link
 from k3img.device.observe import Mood, Seen, View
@@ -29,6 +30,8 @@ RUN = Outcome(
 UP = Link(name="eth0", carrier=True)
 DOWN = Link(name="eth0", carrier=False)
 HERE = Address(link="eth0", ip="10.0.2.15")
+FIXED = replace(RUN, address="10.0.9.5/24", gateway="10.0.9.1", gateway_line="node.yaml:7")
+SILENCE = "the gateway 10.0.9.1 to answer (this node is 10.0.9.5/24, node.yaml:7)"
 READY = NodeState(ready=True, version="v1.36.3+standin1")
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask
 eth0\t00000000\t0202000A\t0003\t0\t0\t1024\t00000000
@@ -48,6 +51,19 @@ KUBECONFIG = "clusters:\n- cluster:\n    server: https://127.0.0.1:6443\n  name:
         (Seen(outcome=RUN, cards=(DOWN, Link(name="eth1", carrier=True))), Mood.WAITING, "from DHCP on eth1"),
         (Seen(outcome=RUN, cards=(UP,)), Mood.WAITING, "an address from DHCP on eth0"),
         (Seen(outcome=RUN, cards=(UP,), addresses=(HERE,)), Mood.STARTING, "Kubernetes to start"),
+        (Seen(outcome=FIXED, cards=(UP,), addresses=(HERE,), silent=3), Mood.STARTING, "Kubernetes to start"),
+        (Seen(outcome=FIXED, cards=(UP,), addresses=(HERE,), silent=4), Mood.WAITING, SILENCE),
+        (
+            Seen(
+                outcome=replace(FIXED, go=Go.JOIN),
+                cards=(UP,),
+                addresses=(HERE,),
+                search=Report(what="a server of cluster shop"),
+                silent=4,
+            ),
+            Mood.WAITING,
+            SILENCE,
+        ),
         (
             Seen(
                 outcome=RUN,
@@ -314,6 +330,32 @@ def test_one_bad_look_does_not_end_the_watching(node: FakeNode, monkeypatch: pyt
     assert status.run(node.place, node) == 0
     assert node.logged == ["ZeroDivisionError: oh"]
     assert (node.place.state / "clock").exists(), "the time is saved at the end"
+
+
+def test_a_silent_gateway_is_a_note_of_a_ready_node() -> None:
+    seen = Seen(outcome=FIXED, cards=(UP,), addresses=(HERE,), node=READY, silent=4)
+    assert (observe.view(seen).mood, observe.view(seen).notes) == (Mood.READY, (SILENCE,))
+    assert observe.view(replace(seen, silent=3)).notes == ()
+
+
+ARP = """IP address       HW type     Flags       HW address            Mask     Device
+10.0.9.1         0x1         0x{flags}         52:54:00:77:00:01     *        eth0
+10.0.9.7         0x1         0x0         00:00:00:00:00:00     *        eth0
+"""
+
+
+def test_a_gateway_is_silent_when_nobody_answers_for_its_address(node: FakeNode) -> None:
+    outcome.save(node.place, FIXED)
+    table = node.place.root / "proc/net/arp"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    counts = []
+    seen: Seen | None = None
+    for flags in ("0", "0", "2", "0", None):
+        table.write_text(ARP.format(flags=flags) if flags else ARP.splitlines()[0])
+        seen = observe.look(node.place, node, None, with_unit=False, previous=seen)
+        counts.append(seen.silent)
+    assert counts == [1, 2, 0, 1, 0]
+    assert node.poked == ["10.0.9.1"] * 5
 
 
 def test_a_fat_that_cannot_be_mounted_or_written_stops_nothing(node: FakeNode) -> None:

@@ -187,10 +187,20 @@ def _apply(place: Place, system: System, info: ImageInfo, facts: Facts, decision
         problems=decision.problems,
         notes=decision.notes,
         bootstrap=bool(config and config.bootstrap),
+        address=config.node.network.address if config else "",
+        gateway=(config.node.network.gateway or "") if config else "",
+        gateway_line=_line(facts.seed, "gateway"),
     )
     if decision.go is Go.RUN:
         outcome.let_run(place, result.role)
     return result
+
+
+def _line(found: Seed, key: str) -> str:
+    """Where a key of the seed's node.yaml stands: `node.yaml:7`."""
+    rows = (found.node or b"").splitlines()
+    number = next((n for n, row in enumerate(rows, 1) if row.startswith(f"{key}:".encode())), 0)
+    return f"{found.file}:{number}" if number else ""
 
 
 def _names(place: Place, info: ImageInfo, decision: Decision, secrets: dict[str, bytes]) -> tuple[str, str]:

@@ -25,6 +25,10 @@ RESTARTS = 3
 """So often may k3s be restarted before that is worth saying."""
 
 
+SILENT = 4
+"""So many looks in a row without an answer: a gateway that is only slow has answered by then."""
+
+
 class Mood(StrEnum):
     """A node's state in one word."""
 
@@ -51,7 +55,8 @@ class View:
 class Seen:
     """One look at the machine. `unit` is k3s' unit, asked for only now and then.
 
-    `found_server` says that the search for a server is over, `search` is the last that it said.
+    `found_server` says that the search for a server is over, `search` is the last that it said. At so many
+    looks in a row, `silent`, nobody answered for the gateway that node.yaml names.
     """
 
     outcome: Outcome | None
@@ -64,6 +69,7 @@ class Seen:
     unit: probe.Unit = field(default_factory=probe.Unit)
     last_words: str = ""
     gone_labels: tuple[str, ...] = ()
+    silent: int = 0
 
     @property
     def runs(self) -> bool:
@@ -76,12 +82,16 @@ def look(
 ) -> Seen:
     """Look at everything; k3s' unit is only asked for `with_unit` (it costs a program start)."""
     result = previous.outcome if previous and previous.outcome else outcomes.load(place)
+    silent = 0
+    if result is not None and result.gateway and links.silent(place, system, result.gateway):
+        silent = (previous.silent if previous else 0) + 1
     if result is None or not outcomes.runs(place, result):
         return Seen(
             outcome=result,
             cards=links.cards(place),
             addresses=links.addresses(place, system),
             search=discover.report(place),
+            silent=silent,
         )
     state = probe.node(client, result.node) if client is not None and place.api_access().exists() else None
     unit = previous.unit if previous else probe.Unit()
@@ -99,6 +109,7 @@ def look(
         unit=unit,
         last_words=words,
         gone_labels=gone_labels(place),
+        silent=silent,
     )
 
 
@@ -133,6 +144,8 @@ def view(seen: Seen) -> View:
     if seen.node is not None and seen.node.ready:
         if seen.cards and len(down) == len(seen.cards):
             notes = (*notes, f"no link on {', '.join(down)}")
+        elif (missing := _silent_gateway(seen)) is not None:
+            notes = (*notes, missing[0])
         return View(mood=Mood.READY, addresses=seen.addresses, notes=notes, version=seen.node.version)
     mood, what, todo = _waiting(seen, result)
     return View(mood=mood, what=what, todo=todo, addresses=seen.addresses, notes=notes)
@@ -141,7 +154,7 @@ def view(seen: Seen) -> View:
 def _joining(seen: Seen, result: Outcome, notes: tuple[str, ...]) -> View:
     """What a node says that has not found its server yet: its own network comes first."""
     what, todo = _no_network(seen) or (result.what, result.todo)
-    if seen.addresses and seen.search is not None:
+    if seen.addresses and seen.search is not None and seen.silent < SILENT:
         what, todo = seen.search.what, seen.search.todo
     return View(mood=Mood.WAITING, what=what, todo=todo, addresses=seen.addresses, notes=notes)
 
@@ -157,7 +170,16 @@ def _no_network(seen: Seen) -> tuple[str, str] | None:
         up = ", ".join(card.name for card in seen.cards if card.carrier)
         todo = "Check the DHCP server, or seed the node with a fixed address."
         return f"an address from DHCP on {up}", todo
-    return None
+    return _silent_gateway(seen)
+
+
+def _silent_gateway(seen: Seen) -> tuple[str, str] | None:
+    result = seen.outcome
+    if seen.silent < SILENT or result is None:
+        return None
+    where = f", {result.gateway_line}" if result.gateway_line else ""
+    todo = f"If the network is another one, correct {result.gateway_line or 'node.yaml'} and restart."
+    return f"the gateway {result.gateway} to answer (this node is {result.address}{where})", todo
 
 
 def _waiting(seen: Seen, result: Outcome) -> tuple[Mood, str, str]:

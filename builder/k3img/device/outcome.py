@@ -32,7 +32,8 @@ class Outcome:
 
     `what` is the one thing that it waits for or that stopped it, `todo` what a person can do. `problems`
     are those of a bad node.yaml. `notes` are things to know that stop nothing. `seed_device` is the seed
-    partition's device node, empty when there is none; `source` says which seed was taken.
+    partition's device node, empty when there is none; `source` says which seed was taken. `address` and
+    `gateway` are those that node.yaml fixes, `gateway_line` where it does (`node.yaml:7`).
     """
 
     go: Go
@@ -48,6 +49,9 @@ class Outcome:
     source: str = ""
     seed_device: str = ""
     bootstrap: bool = False
+    address: str = ""
+    gateway: str = ""
+    gateway_line: str = ""
 
 
 def runs(place: Place, outcome: Outcome) -> bool:

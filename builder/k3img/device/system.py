@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,6 +74,13 @@ class System:
     def set_hostname(self, name: str) -> None:
         """Set the running kernel's host name."""
         Path("/proc/sys/kernel/hostname").write_text(name)
+
+    def poke(self, address: str) -> None:
+        """Send a datagram that nobody reads (RFC 863), so that the kernel asks who has the address."""
+        import socket  # noqa: PLC0415 - only some services need it
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle, suppress(OSError):
+            handle.sendto(b"", (address, 9))
 
     def ipv4(self, interface: str) -> str | None:
         """The interface's first IPv4 address, asked of the kernel without starting a program."""

@@ -178,7 +178,7 @@ class LabCluster(Waits):
     def __init__(self, bed: Bed, cluster: Cluster, label: str, rtc: str | None) -> None:
         now = dt.datetime.now(dt.UTC)
         self.bed, self.cluster, self._label = bed, cluster, label
-        self.kept = store.create(bed.folder / "secrets" / label, cluster.name, now=now)
+        self.kept = store.create(bed.folder / "secrets" / label / cluster.name, cluster.name, now=now)
         self.admin = model.admin(self.kept.secrets, model.lifetime(now))
         self.members = {
             node.name: bed.member(f"{label}-{node.name}", node, rtc=rtc) for node in cluster.nodes
@@ -235,6 +235,11 @@ class LabCluster(Waits):
         """Cut machines' power."""
         for name in nodes:
             self.members[name].machine.crash()
+
+    def move(self, name: str, address: str) -> None:
+        """Give a node another address: it comes with the next renewal of its lease."""
+        member = self.members[name]
+        member.lease = self.bed.network.move(member.label, address)
 
     # What is seen
 

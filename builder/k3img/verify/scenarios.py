@@ -38,6 +38,12 @@ CLUSTERS = {
         "initializer-reflashed": "the first server's medium is written anew: it makes no second cluster",
         "reflash-only-server": "the only server's medium is written anew: its agents come back untouched",
         "lost-seed": "a seed that is gone or bad: no cluster at first boot, no halt afterwards",
+        "factory-reset": "an agent and the first server start over and join again; a power cut in between",
+        "bad-node-yaml": "mistakes are told on the card with their lines; corrected, it boots",
+        "moved": "DHCP gives the server another address: its agents and the laptop follow",
+        "offline": "no internet, no default route, an agent's cable missing at first",
+        "two-clusters": "two clusters of the same names in one network keep apart",
+        "wait": "k3img wait from a laptop beside the nodes, and from behind a router",
         "quorum-lost": "two of three servers are gone for ever: a file on the third's card saves the data",
         "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
     }.items()

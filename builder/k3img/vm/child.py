@@ -28,7 +28,7 @@ class Child:
             sink.write(f"+ {quoted(argv)}\n".encode())
             sink.flush()
             self._process = subprocess.Popen(  # ended by stop(), which its owner's ExitStack calls
-                [*_dies_with_us(), *argv],
+                [*dies_with_us(), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -89,7 +89,7 @@ class Child:
                 self.kill()
 
 
-def _dies_with_us() -> tuple[str, ...]:
+def dies_with_us() -> tuple[str, ...]:
     """A prefix that makes the kernel end it when we are killed without a chance to do so ourselves."""
     # setpriv (util-linux) instead of preexec_fn: no Python between fork and exec, we may have threads.
     setpriv = which("setpriv")

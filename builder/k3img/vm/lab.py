@@ -7,20 +7,23 @@ it, and when the process ends, however it ends, the kernel ends every program in
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3img import proc
 from k3img.errors import MissingToolError
 from k3img.tools import host
-from k3img.vm.child import Child
+from k3img.vm.child import Child, dies_with_us
 from k3img.vm.faults import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import ExitStack
-    from pathlib import Path
+    from types import FrameType
 
 INSIDE = "K3IMG_LAB"
 """In the environment of a process that is in a name space of its own."""
@@ -28,6 +31,9 @@ INSIDE = "K3IMG_LAB"
 BRIDGE = "lab0"
 ROUTER = "10.77.0.1"
 """This host on the bridge: gateway, DNS and, like any laptop there, a place to look for nodes from."""
+
+SUBNET = "10.78.0."
+"""A network behind the router: `subnet`."""
 
 LEASE = 120
 """Seconds; dnsmasq allows no less."""
@@ -48,7 +54,22 @@ def enter(argv: Sequence[str]) -> None:
     spaces = ("--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")
     sys.stdout.flush()
     environment = {**os.environ, INSIDE: "1"}
-    os.execve(unshare, [unshare, *rootless, *spaces, "--", sys.executable, *argv], environment)
+    words = [*dies_with_us(), unshare, *rootless, *spaces, "--", sys.executable, *argv]
+    sys.exit(_follow(os.posix_spawn(words[0], words, environment)))
+
+
+def _follow(pid: int) -> int:
+    """Wait for unshare's end, and hand on what it ignores itself: SIGTERM and a closed terminal."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        for started in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(started), number)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the child as well
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, forward)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return 128 - status if status < 0 else status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +156,31 @@ class Lab:
     def heal(self, name: str) -> None:
         """Put it back."""
         _ip("link", "set", self._leases[name].tap, "master", BRIDGE)
+
+    def subnet(self) -> tuple[str, ...]:
+        """A second network behind this router, without the first one's multicast; call it once.
+
+        Returns the words that start a program on a machine there.
+        """
+        here, there = "lab-sub0", "lab-sub1"
+        argv = (str(proc.which("unshare")), "--net", "--", "sleep", "infinity")
+        machine = Child(argv, log=self._folder / "subnet.log", cwd=self._folder, name="the second network")
+        self._stack.callback(machine.stop)
+        inside = (str(proc.which("nsenter")), "--net", "--target", str(machine.pid), "--")
+        _ip("link", "add", here, "type", "veth", "peer", "name", there)
+        while Path(f"/proc/{machine.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+            time.sleep(0.05)  # unshare has not got that far
+        _ip("link", "set", there, "netns", str(machine.pid))
+        _ip("address", "add", f"{SUBNET}1/24", "dev", here)
+        _ip("link", "set", here, "up")
+        for words in (
+            ("address", "add", f"{SUBNET}2/24", "dev", there),
+            ("link", "set", there, "up"),
+            ("route", "add", "default", "via", f"{SUBNET}1"),
+        ):
+            proc.run([*inside, "ip", *words])
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        return inside
 
     def check(self) -> None:
         """Raise `MachineError` when the DHCP server has ended."""
