@@ -16,6 +16,7 @@ from k3img.build.model import Packages
 from k3img.build.workspace import Workspace
 from k3img.errors import BuildError
 from k3img.log import Step
+from k3img.tools import host
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shm"
     folder.mkdir()
     monkeypatch.setattr(workspace, "MEMORY", folder)
-    monkeypatch.setattr(workspace, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(workspace, "ROOM", 1 << 20)
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 2048 kB\n")
     return folder
@@ -76,7 +77,7 @@ def test_trees_are_laid_out_in_memory(tree: Tree, memory: Path, fake_program: Fa
 
 @pytest.mark.parametrize("meminfo", ["MemAvailable: 2047 kB\n", "MemFree: 9999 kB\n", "nonsense"])
 def test_without_much_memory_trees_are_on_disk(tree: Tree, memory: Path, meminfo: str) -> None:
-    workspace.MEMINFO.write_text(meminfo)
+    host.MEMINFO.write_text(meminfo)
     with workspace.opened(tree, "x86") as work:
         assert work.scratch == work.root / "tmp"
         assert list(memory.iterdir()) == []

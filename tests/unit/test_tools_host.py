@@ -57,9 +57,12 @@ def test_a_user_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("kb", "state"), [(8_000_000, State.OK), (2_000_000, State.NOTE)])
-def test_memory(kb: int, state: State) -> None:
-    assert host.memory(f"MemTotal: 1 kB\nMemAvailable:    {kb} kB\n").state is state
-    assert host.memory("").state is State.NOTE
+def test_memory(kb: int, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "MEMINFO", tmp_path / "meminfo")
+    assert host.memory().state is State.NOTE
+    host.MEMINFO.write_text(f"MemTotal: 1 kB\nMemAvailable:    {kb} kB\n")
+    assert host.memory().state is state
+    assert host.available_memory() == kb << 10
 
 
 @pytest.mark.parametrize(("free", "state"), [(70e9, State.OK), (3e9, State.NOTE)])

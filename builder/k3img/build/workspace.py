@@ -18,6 +18,7 @@ from k3img.errors import BuildError, ProgramError
 from k3img.plan.inputs import PACKAGE
 from k3img.plan.model import BootFirmware, BuildInitrd, CopyCode, CopyFile, CopyOverlay, Plan, WriteFile
 from k3img.render import mkosi as render
+from k3img.tools import host
 from k3img.tools.mkosi import write_sandbox
 from k3img.tools.publish import remove
 from k3img.tree import give_to_caller, make_folder
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 
 MEMORY = Path("/dev/shm")
-MEMINFO = Path("/proc/meminfo")
 
 ROOM = 6 << 30
 """Bytes of memory that a build's trees and image may take; see docs/decisions/0014-build-in-memory.md."""
@@ -118,12 +118,10 @@ def _roomy() -> bool:
     """Whether a build fits into memory, with as much left for the programs that it runs."""
     try:
         shm = os.statvfs(MEMORY)
-        rows = dict(row.split(":", 1) for row in MEMINFO.read_text().splitlines())
-        available = int(rows["MemAvailable"].split()[0]) << 10
-    except (OSError, KeyError, ValueError):
+    except OSError:
         return False
     room = shm.f_bavail * shm.f_frsize
-    return not shm.f_flag & os.ST_NOEXEC and room >= ROOM and available >= 2 * ROOM
+    return not shm.f_flag & os.ST_NOEXEC and room >= ROOM and host.available_memory() >= 2 * ROOM
 
 
 def write_initrd_project(work: Workspace, plan: Plan, tree: Tree, sources: str) -> None:

@@ -7,7 +7,7 @@ import sys
 import click
 
 from k3img import __version__
-from k3img.cli import build, cluster, doctor, flash, inspect, lock, profile, reach, vm
+from k3img.cli import build, cluster, doctor, flash, inspect, lab, lock, profile, reach, vm
 from k3img.errors import K3imgError
 
 
@@ -17,7 +17,7 @@ def k3img() -> None:
     """One YAML profile becomes an immutable OS image with k3s, proven in QEMU."""
 
 
-for _family in (profile, build, inspect, cluster, flash, reach, lock, vm, doctor):
+for _family in (profile, build, inspect, cluster, flash, reach, lock, vm, lab, doctor):
     for _command in _family.COMMANDS:
         k3img.add_command(_command)
 

@@ -89,7 +89,7 @@ def boot(tree: Tree, profile: str, out: Path | None, accel: str, keep: bool, mem
         boots.machine(
             image,
             box,
-            accel=_accel(accel, box, tree, image.arch),
+            accel=chosen_accel(accel, box, tree, image.arch),
             hardware=boots.Hardware(memory=memory, network=Network(internet=True)),
             disk=disk,
         ) as machine,
@@ -165,7 +165,7 @@ def verify(
     if seed := throwaway.seed(wanted.cluster, registries=wanted.k3s.registries):
         options = replace(options, credentials=seed.credentials, notes=seed.notes)
     with ends_in_order():
-        found = run.verify(image, box, tree, _accel(accel, box, tree, image.arch), options)
+        found = run.verify(image, box, tree, chosen_accel(accel, box, tree, image.arch), options)
     pages = [report.save(html or folder / "report.html", to_html(found))]
     pages.append(report.save(folder / "report.json", report.to_json(found)))
     if junit is not None:
@@ -193,7 +193,8 @@ def _pairs(hardware: str | None) -> tuple[str, ...]:
     return (str(hardware),)
 
 
-def _accel(wanted: str, box: Toolbox, tree: Tree, arch: Arch) -> Accel:
+def chosen_accel(wanted: str, box: Toolbox, tree: Tree, arch: Arch) -> Accel:
+    """Who runs a guest: as `wanted`, with `auto` by what this machine was seen to do."""
     if binfmt.MACHINES[arch.debian] != platform.machine():
         return Accel.TCG  # another architecture than this machine's
     if wanted != "auto":

@@ -18,7 +18,7 @@ def url(address: str, port: int = PORT) -> str:
     return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
 
 
-def text(cluster: str, ca: bytes, admin: Pair, *, address: str) -> str:
+def text(cluster: str, ca: bytes, admin: Pair, *, address: str, port: int = PORT) -> str:
     """A kubeconfig with one context; `ca` is the server CA, PEM, `address` a name or an address."""
     content = {
         "apiVersion": "v1",
@@ -27,7 +27,7 @@ def text(cluster: str, ca: bytes, admin: Pair, *, address: str) -> str:
             {
                 "name": cluster,
                 "cluster": {
-                    "server": url(address),
+                    "server": url(address, port),
                     "tls-server-name": server_name(cluster),
                     "certificate-authority-data": _packed(ca),
                 },

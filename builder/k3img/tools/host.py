@@ -30,7 +30,9 @@ ROOM = 8
 MEMORY = 4
 """GB: a virtual machine of 2, and mkfs.erofs beside it."""
 
-LAB = (("dnsmasq", "dnsmasq-base"), ("ip", "iproute2"))
+MEMINFO = Path("/proc/meminfo")
+
+LAB = (("socat", "socat"), ("dnsmasq", "dnsmasq-base"), ("ip", "iproute2"))
 """Programs that only a network of several machines needs, and their packages."""
 
 _ESSENTIAL = (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar"), ("unshare", "util-linux"))
@@ -62,7 +64,7 @@ def properties(tree: Tree) -> tuple[Finding, ...]:
     if os.geteuid() != 0:
         rows += [subordinate_ids(Path("/etc/subuid")), subordinate_ids(Path("/etc/subgid"))]
     rows += [room("disk for the cache", tree.cache), room("disk for images", tree.out)]
-    return (*rows, memory(Path("/proc/meminfo").read_text(encoding="ascii")), mirror())
+    return (*rows, memory(), mirror())
 
 
 def _program(name: str, package: str, needed_for: str, *, otherwise: State = State.MISSING) -> Finding:
@@ -136,10 +138,18 @@ def room(name: str, path: Path) -> Finding:
     )
 
 
-def memory(meminfo: str) -> Finding:
-    """Memory that is to be had, from the text of /proc/meminfo."""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
-    free = int(match[1]) / 1e6 if match else 0.0
+def available_memory() -> int:
+    """Bytes of memory that are to be had (proc_meminfo(5)); 0 when nobody says."""
+    try:
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(match[1]) << 10 if match else 0
+
+
+def memory() -> Finding:
+    """Whether there is memory for a machine."""
+    free = available_memory() / 1e9
     return Finding(
         name="memory",
         state=State.OK if free >= MEMORY else State.NOTE,

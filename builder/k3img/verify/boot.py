@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k3img import proc
+from k3img import proc, scratch
 from k3img.errors import ProgramError
 from k3img.image import gpt
 from k3img.profile.model import Arch
@@ -23,6 +21,7 @@ from k3img.vm.spec import GIB, Accel, Bus, Disk, MachineSpec, Network, Sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from k3img.image.released import ReleasedImage
     from k3img.tools.toolbox import Toolbox
@@ -77,9 +76,7 @@ def machine(
     the end, as LABEL.console.log and LABEL.qemu.log.
     Raises `MachineError` when the disks cannot be made.
     """
-    # /var/tmp is on a disk where /tmp may be in memory, and its path is short enough for sockets.
-    with tempfile.TemporaryDirectory(prefix="k3img-", dir="/var/tmp") as name:
-        private = Path(name)
+    with scratch.folder() as private:
         made = hardware or Hardware()
         try:
             disks = _disks(image, toolbox, made, _first(disk, medium, private), private)

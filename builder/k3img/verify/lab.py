@@ -7,13 +7,13 @@ knows, it knows from its K3IMG partition, as on a shop floor.
 from __future__ import annotations
 
 import datetime as dt
+import ipaddress
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k3img import scratch
 from k3img.cluster import give, kubeconfig, model, seed, store
 from k3img.cluster.api import Api, ApiError
 from k3img.cluster.store import Given
@@ -39,6 +39,7 @@ from k3img.vm.verbs import Waits
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from contextlib import ExitStack
+    from pathlib import Path
 
     from k3img.cluster.give import Gift
     from k3img.image.released import ReleasedImage
@@ -109,9 +110,7 @@ class Bed:
         keep: Path | None,
         opened: Callable[[Life], None],
     ) -> None:
-        # /var/tmp is on a disk where /tmp may be in memory, and its path is short enough for sockets.
-        temporary = tempfile.TemporaryDirectory(prefix="k3img-lab-", dir="/var/tmp")
-        self.folder = Path(stack.enter_context(temporary))
+        self.folder = stack.enter_context(scratch.folder())
         self.network = Lab(stack, self.folder)
         self._stack, self._image, self._toolbox = stack, image, toolbox
         self._accel, self._images, self._keep, self._opened = accel, images, keep, opened
@@ -128,15 +127,20 @@ class Bed:
 
         `label` tells clusters of one name apart, `rtc` is what the machines' clocks begin with.
         """
+        made = Cluster(name=name, datastore=Datastore(kind=datastore), nodes=nodes)
+        return self.open(made, label=label, rtc=rtc)
+
+    def open(self, cluster: Cluster, *, label: str = "", rtc: str | None = None) -> LabCluster:
+        """The same for a cluster as a profile describes it."""
         if self._accel is Accel.TCG:
             # Emulated machines stall as slow disks do.
-            options = slow_storage(datastore)
+            options = slow_storage(cluster.datastore.kind)
             nodes = tuple(
                 replace(node, options={**options, **node.options}) if node.role is Role.SERVER else node
-                for node in nodes
+                for node in cluster.nodes
             )
-        made = Cluster(name=name, datastore=Datastore(kind=datastore), nodes=nodes)
-        return LabCluster(self, made, label or name, rtc)
+            cluster = replace(cluster, nodes=nodes)
+        return LabCluster(self, cluster, label or cluster.name, rtc)
 
     def flash(self, medium: Path, content: Mapping[str, bytes]) -> None:
         """Write the image and a seed to a new, empty medium, with the code of `k3img flash`."""
@@ -147,7 +151,12 @@ class Bed:
 
     def member(self, label: str, node: Node, *, rtc: str | None = None) -> Member:
         """A machine for a node, off, on a medium that is not written yet."""
-        lease = self.network.join(label)
+        net = node.network
+        lease = self.network.join(label, mac=net.mac or "", address=net.address.partition("/")[0])
+        if net.address != "dhcp":
+            own = ipaddress.ip_interface(net.address)
+            router = net.gateway or str(next(own.network.hosts()))
+            self.network.answer(f"{router}/{own.network.prefixlen}")
         medium = self.folder / f"{label}.raw"
         machine = self._stack.enter_context(
             boots.machine(

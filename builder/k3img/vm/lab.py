@@ -29,7 +29,8 @@ INSIDE = "K3IMG_LAB"
 """In the environment of a process that is in a name space of its own."""
 
 BRIDGE = "lab0"
-ROUTER = "10.77.0.1"
+NETWORK = "10.77.0."
+ROUTER = f"{NETWORK}1"
 """This host on the bridge: gateway, DNS and, like any laptop there, a place to look for nodes from."""
 
 SUBNET = "10.78.0."
@@ -89,7 +90,7 @@ class Lab:
             raise MachineError("a lab needs a network name space of its own: see enter()")
         self._folder = folder
         self._leases: dict[str, Lease] = {}
-        self._options: dict[str, str] = {}
+        self._answered: set[str] = set()
         _ip("link", "set", "lo", "up")
         _ip("link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
         _ip("address", "add", f"{ROUTER}/24", "dev", BRIDGE)
@@ -112,7 +113,7 @@ class Lab:
             "--conf-file=/dev/null", "--user=root", "--group=", "--pid-file=",
             f"--interface={BRIDGE}", "--bind-interfaces", "--except-interface=lo",
             "--no-resolv", "--no-hosts", "--domain=lab", "--dhcp-authoritative",
-            f"--dhcp-range=10.77.0.100,10.77.0.199,{LEASE}", f"--dhcp-option={gateway}",
+            f"--dhcp-range={NETWORK}100,{NETWORK}199,{LEASE}", f"--dhcp-option={gateway}",
             f"--dhcp-hostsfile={self._hosts}", f"--dhcp-leasefile={self._folder / 'leases'}",
         )  # fmt: skip
         log = self._folder / "dnsmasq.log"
@@ -123,12 +124,23 @@ class Lab:
             self._dhcp.stop()
         self._dhcp = None
 
-    def join(self, name: str) -> Lease:
-        """A place for a machine; the same one when it comes again."""
+    def answer(self, address: str) -> None:
+        """Be a router of another network on the bridge as well, such as 192.168.7.1/24."""
+        if address not in self._answered:
+            self._answered.add(address)
+            _ip("address", "add", address, "dev", BRIDGE)
+
+    def join(self, name: str, *, mac: str = "", address: str = "dhcp") -> Lease:
+        """A place for a machine; the same one when it comes again.
+
+        `mac` is that of its card when it matters; `address` one that it gives itself, not DHCP.
+        """
         if name not in self._leases:
             number = len(self._leases) + 1
             lease = Lease(
-                mac=f"52:54:00:77:00:{number:02x}", address=f"10.77.0.{10 + number}", tap=f"lab-tap{number}"
+                mac=mac or f"52:54:00:77:00:{number:02x}",
+                address=f"{NETWORK}{10 + number}" if address == "dhcp" else address,
+                tap=f"lab-tap{number}",
             )
             _ip("tuntap", "add", lease.tap, "mode", "tap")
             _ip("link", "set", lease.tap, "master", BRIDGE, "up")
@@ -144,7 +156,8 @@ class Lab:
         return self._leases[name]
 
     def _write_hosts(self) -> None:
-        lines = [f"{lease.mac},{lease.address}\n" for lease in self._leases.values()]
+        own = [lease for lease in self._leases.values() if lease.address.startswith(NETWORK)]
+        lines = [f"{lease.mac},{lease.address}\n" for lease in own]
         self._hosts.write_text("".join(lines))
         if self._dhcp is not None:
             self._dhcp.hang_up()
