@@ -90,7 +90,7 @@ def chosen(only: Iterable[str]) -> tuple[Part, ...]:
 def estimate(parts: Sequence[Part], entries: Sequence[Entry]) -> list[str]:
     """A line for each part with its minutes, and their sum; a part that passed here took as long then."""
     minutes = {part: ledger.minutes(entries, part.name, part.minutes) for part in parts}
-    lines = [f"{minutes[part]:5.0f} min  {part.name:17} {part.about}" for part in parts]
+    lines = [f"{minutes[part]:5.0f} min  {part.name:26} {part.about}" for part in parts]
     return [*lines, f"{sum(minutes.values()):5.0f} min  all; each part is ended after {MINUTES}"]
 
 
@@ -173,10 +173,10 @@ def keep_reports(work: Path) -> None:
 
 def table(done: Sequence[Entry]) -> list[str]:
     """How each part ended."""
-    lines = ["", f"{'part':18}{'minutes':>8}  result"]
+    lines = ["", f"{'part':26}{'minutes':>8}  result"]
     for entry in done:
         result = "passed" if entry.passed else f"FAILED: {entry.why}  ({entry.log})"
-        lines.append(f"{entry.part:18}{entry.seconds / 60:8.1f}  {result}")
+        lines.append(f"{entry.part:26}{entry.seconds / 60:8.1f}  {result}")
     failed = sum(not entry.passed for entry in done)
     lines.append(f"{len(done) - failed} passed, {failed} failed; image {done[-1].image[:12] or '-'}")
     return lines

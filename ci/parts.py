@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ci import media, raw_image, sealed, seeded, workflow
@@ -34,6 +35,8 @@ from ci.steps import (
     say,
     verify,
 )
+
+from k3img.verify.scenarios import CLUSTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +98,11 @@ def hardware(ctx: Context) -> None:
 def link_down(ctx: Context) -> None:
     """First boot without a link, which comes later than every limit."""
     verify(ctx, "x86", linked(ctx), "--scenario", "link-down")
+
+
+def scenario(ctx: Context, *, name: str) -> None:
+    """Several machines in one network."""
+    verify(ctx, "x86", linked(ctx), "--scenario", name)
 
 
 def levels(ctx: Context) -> None:
@@ -335,6 +343,7 @@ PARTS = (
     Part("x86-debug", 10, "the debug profile's root console", x86_debug),
     Part("etcd", 18, "etcd in the place of sqlite", etcd),
     Part("ssh", 12, "keys get in by ssh, passwords and other keys do not", ssh),
+    *(Part(f"lab-{name}", 15, one.purpose, partial(scenario, name=name)) for name, one in CLUSTERS.items()),
     Part("arm64", 60, "an image for ARM machines with UEFI", arm64),
     Part("rpi4", 40, "the Raspberry Pi 4's image and its boot chain", rpi4),
     Part("locked", 12, "k3img lock, then build --locked", locked),
