@@ -72,8 +72,8 @@ def test_estimate_is_printed_first_with_its_sum(capsys: pytest.CaptureFixture[st
     parts = full.chosen(["etcd", "html"])
     entries = (ENTRY,)
     assert full.estimate(parts, entries) == [
-        "    1 min  html              the report in a browser",
-        "   10 min  etcd              etcd in the place of sqlite",
+        "    1 min  html                       the report in a browser",
+        "   10 min  etcd                       etcd in the place of sqlite",
         "   11 min  all; each part is ended after 80",
     ]
     assert full.main(["--list", "--only", "actionlint"]) == 0

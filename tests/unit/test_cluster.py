@@ -71,6 +71,38 @@ def private_keys(content: dict[str, bytes]) -> list[str]:
     return [name for name, body in content.items() if b"PRIVATE KEY" in body]
 
 
+FLEET = (
+    "cluster:\n  match: mac\n  nodes:\n    one: {}\n"
+    "    two: {role: agent, mac: '52:54:00:00:00:02'}\n    three: {role: agent, mac: '52:54:00:00:00:03'}\n"
+)
+
+
+def test_the_agents_shared_seed(tree: Tree) -> None:
+    fleet = profile(tree, FLEET, "fleet").cluster
+    made = seed.shared(fleet, SECRETS, issued=1)
+    assert set(made) == {
+        "secrets/token",
+        *(f"agents/52-54-00-00-00-0{n}/node.yaml" for n in (2, 3)),
+        *(f"secrets/agents/52-54-00-00-00-0{n}/node-password" for n in (2, 3)),
+    }
+    assert b"name: two" in made["agents/52-54-00-00-00-02/node.yaml"]
+    assert private_keys(made) == []
+    assert SECRETS.server not in b"".join(made.values()).decode()
+    assert made["secrets/token"].decode().strip() == SECRETS.agent_token
+
+
+def test_no_shared_seed_without_match(lab: Cluster) -> None:
+    with pytest.raises(UsageError, match="share no seed") as caught:
+        seed.shared(lab, SECRETS, issued=1)
+    assert "match: mac" in caught.value.hint
+
+
+def test_who_has_several_nodes_is_told_of_the_shared_seed(tree: Tree) -> None:
+    with pytest.raises(UsageError) as caught:
+        seed.member(profile(tree, FLEET, "fleet").cluster, None)
+    assert "--shared" in caught.value.hint
+
+
 def test_tokens_name_the_ca() -> None:
     digest = hashlib.sha256(SECRETS.authorities["server-ca"].certificate).hexdigest()
     assert SECRETS.server_token == f"K10{digest}::server:{SECRETS.server}"
@@ -314,6 +346,19 @@ def run(*arguments: str | Path, typed: str = "") -> tuple[int, str]:
     words = [str(word) for word in (arguments if group is command.cluster else arguments[1:])]
     result = CliRunner().invoke(group, words, input=typed, standalone_mode=True, catch_exceptions=False)
     return result.exit_code, result.output
+
+
+def test_the_shared_seed_is_written_and_noted(tree: Tree, tmp_path: Path) -> None:
+    fleet = profile(tree, FLEET, "fleet").cluster
+    at = ("--tree", tree.root, "--profile", "fleet")
+    for number in (1, 2):  # one for many cards: a second one replaces nothing
+        status, said = run("seed", *at, "--shared", "--yes", "-o", tmp_path / str(number))
+        assert status == 0
+        assert "the seed that the agents of fleet share, told apart by mac" in said
+    assert (tmp_path / "1/agents/52-54-00-00-00-03/node.yaml").is_file()
+    assert [given.node for given in kept(tree, fleet).ledger] == ["(agents)", "(agents)"]
+    with pytest.raises(UsageError, match="without --node"):
+        run("seed", *at, "--shared", "--node", "two", "-o", tmp_path / "3")
 
 
 def test_commands_say_nothing_secret(tree: Tree, lab: Cluster, tmp_path: Path) -> None:

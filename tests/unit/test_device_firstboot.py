@@ -1035,3 +1035,114 @@ def test_a_good_battery_clock_needs_no_waiting(node: FakeNode) -> None:
     node.boot()
     assert not (node.place.run / "clock-unsure").exists()
     assert node.clock == 1_800_000_000
+
+
+# ---- a seed that agents share ----
+
+MACS = ("52:54:00:00:00:01", "52:54:00:00:00:02")
+
+
+def share(node: FakeNode, *macs: str) -> None:
+    """The files of `cluster.seed.shared` on the partition."""
+    for number, mac in enumerate(macs, 1):
+        key = mac.replace(":", "-")
+        own = node.fat / "agents" / key / "node.yaml"
+        own.parent.mkdir(parents=True)
+        own.write_text(dump(replace(AGENT, node=replace(AGENT.node, name=f"pi-{number}"))))
+        password = node.fat / "secrets/agents" / key / "node-password"
+        password.parent.mkdir(parents=True)
+        password.write_text(f"password of {number}")
+    (node.fat / "secrets/token").write_text("K10abc::node:other")
+
+
+def plug(node: FakeNode, mac: str, name: str = "eth0") -> None:
+    card = node.place.sys / "class/net" / name
+    (card / "device").mkdir(parents=True)
+    (card / "type").write_text("1\n")
+    (card / "address").write_text(f"{mac}\n")
+
+
+def test_an_agent_takes_its_own_of_a_shared_seed(node: FakeNode) -> None:
+    share(node, *MACS)
+    plug(node, MACS[1].upper())
+    result = node.boot()
+    assert (result.go, result.node, result.problems) == (Go.JOIN, "pi-2", ())
+    kept = seed.kept_secrets(node.place)
+    assert kept == {"token": b"K10abc::node:other", "node-password": b"password of 2"}
+    assert not (node.fat / "secrets").exists(), "nor may it keep what belongs to others"
+    again = node.boot()
+    assert (again.node, again.problems, again.notes) == ("pi-2", (), ())
+
+
+def test_a_serial_number_tells_as_well(node: FakeNode) -> None:
+    share(node, "10000000abcdef01")
+    path = node.place.sys / "firmware/devicetree/base/serial-number"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"10000000ABCDEF01\0")
+    assert node.boot().node == "pi-1"
+
+
+def test_a_card_whose_driver_comes_late_is_waited_for(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(node, *MACS)
+    plug(node, "52:54:00:00:00:99")
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            plug(node, MACS[0], "eth1")
+
+    monkeypatch.setattr(node, "sleep", sleep)
+    assert node.boot().node == "pi-1"
+    assert len(slept) == 3
+
+
+def test_a_stranger_stops_and_says_what_it_is(node: FakeNode) -> None:
+    share(node, *MACS)
+    plug(node, "52:54:00:00:00:99")
+    result = node.boot()
+    assert result.go is Go.STOP
+    assert "agents/ has no node for this machine, which is 52-54-00-00-00-99" in result.problems[0]
+    assert (node.fat / "secrets/token").exists()
+
+
+def test_a_node_of_its_own_wins(node: FakeNode) -> None:
+    share(node, *MACS)
+    plug(node, MACS[0])
+    node.seed(replace(AGENT, node=replace(AGENT.node, name="own")), {"token": b"K10abc::node:own"})
+    assert node.boot().node == "own"
+
+
+def test_a_power_cut_while_a_shared_seed_is_taken(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    share(node, *MACS)
+    plug(node, MACS[1])
+    real, count = os.fsync, iter(range(100))
+
+    def cut(handle: int) -> None:
+        if next(count) == 8:
+            raise PowerCutError
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", cut)
+    with suppress(PowerCutError):
+        node.boot()
+    monkeypatch.setattr(os, "fsync", real)
+    assert node.boot().node == "pi-2"
+    assert seed.kept_secrets(node.place)["node-password"] == b"password of 2"
+
+
+def test_a_shared_seed_as_a_credential(node: FakeNode, tmp_path: Path) -> None:
+    share(node, *MACS)
+    plug(node, MACS[0])
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+        archive.add(node.fat, arcname=".", recursive=False)
+        for path in sorted(node.fat.rglob("*")):
+            archive.add(path, arcname=str(path.relative_to(node.fat)), recursive=False)
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials/k3img.seed").write_bytes(packed.getvalue())
+    result = firstboot.run(node.place, node, credentials=str(tmp_path / "credentials"))
+    assert (result.go, result.node) == (Go.JOIN, "pi-1")
+    assert set(seed.kept_secrets(node.place)) == {"token", "node-password"}

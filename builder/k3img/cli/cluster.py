@@ -15,6 +15,7 @@ import click
 
 from k3img.cli.common import load_profile, profile_file, profile_option, shown, tree_option
 from k3img.cluster import found, give, sealed, seed, store
+from k3img.cluster.give import Gift
 from k3img.cluster.store import Given
 from k3img.errors import UsageError
 from k3img.tree import give_to_caller
@@ -22,11 +23,13 @@ from k3img.tree import give_to_caller
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from k3img.cluster.give import Gift
     from k3img.cluster.store import Kept
     from k3img.node.model import Node
-    from k3img.profile.model import Profile
+    from k3img.profile.model import Cluster, Profile
     from k3img.tree import Tree
+
+SHARED = "(agents)"
+"""In the ledger: the seed that agents share. No node can have that name."""
 
 FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 """A command, before or after click made one of it."""
@@ -112,9 +115,10 @@ def ask_passphrase(*, confirm: bool) -> str:
 
 
 def node_options(command: FC) -> FC:
-    """`--node`, `--yes`, `--replace`, `--new-datastore`: which node gets a seed, and what was agreed to."""
+    """`--node`, `--shared`, `--yes`, `--replace`, `--new-datastore`: whose seed, and what was agreed to."""
     options = (
         click.option("--node", metavar="NAME", help="Which node; a profile with one node needs no name."),
+        click.option("--shared", is_flag=True, help="One for all agents (cluster.match)."),
         click.option("--yes", is_flag=True, help="Do not ask."),
         click.option("--replace", is_flag=True, help="With --yes: the node may have been seeded before."),
         click.option("--new-datastore", is_flag=True, help="The cluster starts anew, with nothing in it."),
@@ -130,7 +134,14 @@ def node_options(command: FC) -> FC:
 @node_options
 @click.option("-o", "--output", "target", required=True, type=click.Path(path_type=Path))
 def seed_command(
-    tree: Tree, profile: str, node: str | None, yes: bool, replace: bool, new_datastore: bool, target: Path
+    tree: Tree,
+    profile: str,
+    node: str | None,
+    shared: bool,
+    yes: bool,
+    replace: bool,
+    new_datastore: bool,
+    target: Path,
 ) -> None:
     """Write a node's seed: a folder for its K3IMG partition, or NAME.tar.gz, a VM's credential k3img.seed.
 
@@ -138,8 +149,8 @@ def seed_command(
     """
     if target.exists():
         raise UsageError(f"{target} is there already", hint="Name another place, or remove it.")
-    asked = Asked(yes=yes, replace=replace, new_datastore=new_datastore)
-    given = prepare(tree, load_profile(tree, profile).profile, profile, node, asked)
+    asked = Asked(node=node, shared=shared, yes=yes, replace=replace, new_datastore=new_datastore)
+    given = prepare(tree, load_profile(tree, profile).profile, profile, asked)
     if not yes and given.gift.says:
         click.confirm("\n".join(f"  {text}" for text in given.gift.says) + "\n  Go on?", abort=True, err=True)
     write_seed(given.files, target)
@@ -151,9 +162,18 @@ def seed_command(
 class Asked:
     """What the command line agreed to in advance."""
 
-    yes: bool
-    replace: bool
-    new_datastore: bool
+    node: str | None = None
+    shared: bool = False
+    yes: bool = False
+    replace: bool = False
+    new_datastore: bool = False
+
+    def check(self, cluster: Cluster) -> None:
+        """Raise `UsageError` unless this is one node's seed, or the agents' own."""
+        if not self.shared:
+            seed.member(cluster, self.node)
+        elif self.node or self.new_datastore:
+            raise UsageError("--shared is for the agents, so it goes without --node and --new-datastore")
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -173,12 +193,15 @@ class Prepared:
     done: Callable[[str], None]
 
 
-def prepare(tree: Tree, wanted: Profile, profile: str, node: str | None, asked: Asked) -> Prepared:
+def prepare(tree: Tree, wanted: Profile, profile: str, asked: Asked) -> Prepared:
     """A node's seed; `wanted` is what the profile of that name or file says.
 
     Raises `UsageError` when a script did not agree to what it replaces.
     """
-    member = seed.member(wanted.cluster, node)
+    asked.check(wanted.cluster)
+    if asked.shared:
+        return _prepare_shared(tree, wanted, profile)
+    member = seed.member(wanted.cluster, asked.node)
     endpoint = found.datastore_endpoint(wanted.cluster, tree.root)
     kept = secrets_of(tree, wanted, profile, make=True)
     gift = give.gift(wanted.cluster, member, kept, new_datastore=asked.new_datastore)
@@ -198,7 +221,22 @@ def prepare(tree: Tree, wanted: Profile, profile: str, node: str | None, asked: 
         gift=gift,
         files=files,
         about=about(wanted, member, kept),
-        done=lambda medium: _note(kept, member, gift, medium),
+        done=lambda medium: _note(kept, member.name, gift, medium),
+    )
+
+
+def _prepare_shared(tree: Tree, wanted: Profile, profile: str) -> Prepared:
+    kept = secrets_of(tree, wanted, profile, make=True)
+    files = seed.shared(
+        wanted.cluster, kept.secrets, issued=int(time.time()), registries=dict(wanted.k3s.registries)
+    )
+    cluster, gift = wanted.cluster.name, Gift(bootstrap=False)
+    return Prepared(
+        cluster=cluster,
+        gift=gift,
+        files=files,
+        about=f"the seed that the agents of {cluster} share, told apart by {wanted.cluster.match}",
+        done=lambda medium: _note(kept, SHARED, gift, medium),
     )
 
 
@@ -208,10 +246,10 @@ def about(profile: Profile, node: Node, kept: Kept) -> str:
     return f"node {node.name}: {node.role} of cluster {profile.cluster.name}.  kubeconfig: {where}"
 
 
-def _note(kept: Kept, node: Node, gift: Gift, medium: str) -> None:
+def _note(kept: Kept, node: str, gift: Gift, medium: str) -> None:
     kept.note(
         Given(
-            node=node.name,
+            node=node,
             seed=str(uuid.uuid4()),
             when=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             medium=medium,

@@ -14,7 +14,7 @@ import click
 from k3img.cli.build import image_folder
 from k3img.cli.cluster import Asked, node_options, prepare
 from k3img.cli.common import ends_in_order, load_profile, profile_file, profile_option, tree_option
-from k3img.cluster import found, seed
+from k3img.cluster import found
 from k3img.errors import FlashError, UsageError
 from k3img.flash import device, run
 from k3img.flash import export as export_image
@@ -44,6 +44,7 @@ def flash(
     tree: Tree,
     profile: str,
     node: str | None,
+    shared: bool,
     unseeded: bool,
     yes: bool,
     replace: bool,
@@ -56,28 +57,28 @@ def flash(
     if medium is None:
         click.echo(device.candidates())
         return
-    if unseeded and (node or new_datastore):
-        raise UsageError("--unseeded makes no node, so it goes without --node and --new-datastore")
+    if unseeded and (node or shared or new_datastore):
+        raise UsageError("--unseeded makes no node: without --node, --shared and --new-datastore")
     image = released.load(image_folder(tree, profile, out=out), profile)
     wanted = load_profile(tree, profile).profile
     fits(image, wanted)
     target = device.find(medium)
     run.check(image, target, force=force)
     may_write(target)
-    asked = Asked(yes=yes, replace=replace, new_datastore=new_datastore)
+    asked = Asked(node=node, shared=shared, yes=yes, replace=replace, new_datastore=new_datastore)
     given = None
     if not unseeded:
-        seed.member(wanted.cluster, node)
+        asked.check(wanted.cluster)
         # A cluster's first secrets are made when the person has agreed, not before.
         if found.known(tree, wanted.cluster, profile_file(tree, profile)):
-            given = prepare(tree, wanted, profile, node, asked)
+            given = prepare(tree, wanted, profile, asked)
     click.echo(f"  {target}")
     for text in given.gift.says if given else ():
         click.echo(f"  {text}")
     if not yes:
         click.confirm(f"  Erase it and write {image.name}?", abort=True, err=True)
     if not unseeded:
-        given = given or prepare(tree, wanted, profile, node, asked)
+        given = given or prepare(tree, wanted, profile, asked)
     with ends_in_order():
         content = given.files if given else {}
         done = run.flash(image, target, content=content, argv=lambda name: toolbox.find(tree).argv(name))

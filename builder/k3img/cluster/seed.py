@@ -13,6 +13,7 @@ from k3img.node.load import dump
 from k3img.node.medium import (
     ADMIN,
     AGENT_TOKEN,
+    AGENTS,
     DATASTORE_ENDPOINT,
     NODE_FILE,
     NODE_PASSWORD,
@@ -21,6 +22,8 @@ from k3img.node.medium import (
     TOKEN,
 )
 from k3img.node.model import EMPTY, DatastoreKind, Node, NodeConfig, Role
+from k3img.node.names import match_key
+from k3img.profile.model import Match
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +49,10 @@ def member(cluster: Cluster, name: str | None) -> Node:
     known = ", ".join(node.name for node in nodes)
     if name is None:
         if len(nodes) > 1:
-            raise UsageError(f"{cluster.name} has {len(nodes)} nodes", hint=f"Add --node, one of {known}.")
+            hint = f"Add --node, one of {known}."
+            if cluster.match is not None:
+                hint += " Or --shared, for all agents."
+            raise UsageError(f"{cluster.name} has {len(nodes)} nodes", hint=hint)
         return nodes[0]
     found = next((node for node in nodes if node.name == name), None)
     if found is None:
@@ -90,6 +96,38 @@ def files(
     else:
         kept[TOKEN] = f"{secrets.agent_token}\n".encode()
     return {NODE_FILE: dump(config).encode()} | {f"{SECRETS}/{name}": body for name, body in kept.items()}
+
+
+def shared(
+    cluster: Cluster,
+    secrets: Secrets,
+    *,
+    issued: int,
+    registries: Mapping[str, Any] = EMPTY,
+    ssh_keys: tuple[str, ...] = (),
+) -> dict[str, bytes]:
+    """The files of the seed that all agents share: each machine takes its own by MAC or serial number.
+
+    Whoever has it can be any of the agents, and no server. Raises `UsageError` when the profile does not say
+    by what they are told apart.
+    """
+    if cluster.match is None:
+        raise UsageError(
+            f"the agents of {cluster.name} share no seed",
+            hint="Say by what they are told apart: `match: mac` or `match: serial`, in `cluster`.",
+        )
+    made = {f"{SECRETS}/{TOKEN}": f"{secrets.agent_token}\n".encode()}
+    for node in members(cluster):
+        if node.role is Role.AGENT:
+            own = node.network.mac if cluster.match is Match.MAC else node.serial
+            key = match_key(own or "")
+            content = files(
+                cluster, node, secrets,
+                bootstrap=False, issued=issued, registries=registries, ssh_keys=ssh_keys,
+            )  # fmt: skip
+            made[f"{AGENTS}/{key}/{NODE_FILE}"] = content[NODE_FILE]
+            made[f"{SECRETS}/{AGENTS}/{key}/{NODE_PASSWORD}"] = content[f"{SECRETS}/{NODE_PASSWORD}"]
+    return made
 
 
 def _of_server(secrets: Secrets, *, etcd: bool, issued: int) -> dict[str, bytes]:

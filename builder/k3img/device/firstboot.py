@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from k3img.device import (
@@ -19,6 +20,7 @@ from k3img.device import (
     disk,
     fatpeek,
     files,
+    identity,
     image,
     k3sconfig,
     network,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from k3img.device.disk import Medium
     from k3img.device.image import ImageInfo
     from k3img.device.place import Place
+    from k3img.device.seed import Own
     from k3img.device.system import System
     from k3img.node.model import NodeConfig
 
@@ -84,7 +87,8 @@ def run(place: Place, system: System, *, credentials: str | None = None) -> Outc
             notes.append(f"the factory reset was not begun: {refused}")
         resets, told = clusterreset.ask(place, source.folder) if source.folder is not None else (False, ())
         notes += told
-        found = seed.from_credential(credentials) or _partition_seed(source, medium)
+        own = partial(identity.find, place, system)
+        found = seed.from_credential(credentials, own=own) or _partition_seed(source, medium, own)
         facts = replace(_facts(place, info, medium, source, found), resets=resets)
         decision = decide(facts)
         result = _apply(place, system, info, facts, decision)
@@ -114,10 +118,10 @@ def _open(place: Place, system: System, medium: Medium, stack: ExitStack) -> Sou
         return Source(unreadable=f"the seed partition cannot be read: {error}")
 
 
-def _partition_seed(source: Source, medium: Medium) -> Seed:
+def _partition_seed(source: Source, medium: Medium, own: Own) -> Seed:
     if source.folder is None:
         return Seed()
-    return seed.from_folder(source.folder, str(medium.seed))
+    return seed.from_folder(source.folder, str(medium.seed), own=own)
 
 
 def _reset(place: Place, folder: Path, medium: Medium) -> str | None:

@@ -11,6 +11,10 @@ NODE_FILE: Final = "node.yaml"
 SECRETS: Final = "secrets"
 """Folder of what the node must keep to itself; moved to the root partition on first boot."""
 
+AGENTS: Final = "agents"
+"""Of a seed that agents share: `agents/KEY/node.yaml` and `secrets/agents/KEY/` for each, KEY from
+`names.match_key`. A machine takes the one that is its own."""
+
 TOKEN: Final = "token"
 """In `secrets/`: the token a node joins by (`K10...::server:...`, for agents `K10...::node:...`)."""
 

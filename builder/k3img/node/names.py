@@ -23,6 +23,11 @@ def host_name(node: str, ca_hash: str) -> str:
     return f"{node}-{ca_hash[:DIGITS]}" if ca_hash else node
 
 
+def match_key(text: str) -> str:
+    """A MAC address or serial number as the name of a folder that any FAT takes."""
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text.strip().lower())
+
+
 def unit(role: str) -> str:
     """k3s' systemd unit on a node of that role."""
     return "k3s.service" if role == Role.SERVER else "k3s-agent.service"
