@@ -102,6 +102,8 @@ def link_down(ctx: Context) -> None:
 
 def scenario(ctx: Context, *, name: str) -> None:
     """Several machines in one network."""
+    if name == "external-postgres":
+        need("pg_createcluster", "postgresql")
     verify(ctx, "x86", linked(ctx), "--scenario", name)
 
 

@@ -31,7 +31,7 @@ from k3img.verify.card import Card
 from k3img.verify.life import Life, ready_in
 from k3img.verify.timeline import Boot, Mark
 from k3img.vm import spec
-from k3img.vm.lab import Lab
+from k3img.vm.lab import ROUTER, Lab
 from k3img.vm.machine import BOOT_SECONDS
 from k3img.vm.spec import Accel
 from k3img.vm.verbs import Waits
@@ -115,6 +115,11 @@ class Bed:
         self._stack, self._image, self._toolbox = stack, image, toolbox
         self._accel, self._images, self._keep, self._opened = accel, images, keep, opened
 
+    @property
+    def host(self) -> str:
+        """The address of this host, on the network."""
+        return ROUTER
+
     def cluster(
         self,
         name: str,
@@ -122,15 +127,19 @@ class Bed:
         datastore: DatastoreKind = DatastoreKind.SQLITE,
         label: str = "",
         rtc: str | None = None,
+        endpoint: str | None = None,
     ) -> LabCluster:
         """A cluster of nodes, with secrets of its own; nothing is written or powered on yet.
 
-        `label` tells clusters of one name apart, `rtc` is what the machines' clocks begin with.
+        `label` tells clusters of one name apart, `rtc` is what the machines' clocks begin with, `endpoint` an
+        external datastore's URL.
         """
         made = Cluster(name=name, datastore=Datastore(kind=datastore), nodes=nodes)
-        return self.open(made, label=label, rtc=rtc)
+        return self.open(made, label=label, rtc=rtc, endpoint=endpoint)
 
-    def open(self, cluster: Cluster, *, label: str = "", rtc: str | None = None) -> LabCluster:
+    def open(
+        self, cluster: Cluster, *, label: str = "", rtc: str | None = None, endpoint: str | None = None
+    ) -> LabCluster:
         """The same for a cluster as a profile describes it."""
         if self._accel is Accel.TCG:
             # Emulated machines stall as slow disks do.
@@ -140,7 +149,7 @@ class Bed:
                 for node in cluster.nodes
             )
             cluster = replace(cluster, nodes=nodes)
-        return LabCluster(self, cluster, label or cluster.name, rtc)
+        return LabCluster(self, cluster, label or cluster.name, rtc, endpoint)
 
     def flash(self, medium: Path, content: Mapping[str, bytes]) -> None:
         """Write the image and a seed to a new, empty medium, with the code of `k3img flash`."""
@@ -184,9 +193,9 @@ class Bed:
 class LabCluster(Waits):
     """A cluster under test."""
 
-    def __init__(self, bed: Bed, cluster: Cluster, label: str, rtc: str | None) -> None:
+    def __init__(self, bed: Bed, cluster: Cluster, label: str, rtc: str | None, endpoint: str | None) -> None:
         now = dt.datetime.now(dt.UTC)
-        self.bed, self.cluster, self._label = bed, cluster, label
+        self.bed, self.cluster, self._label, self._endpoint = bed, cluster, label, endpoint
         self.kept = store.create(bed.folder / "secrets" / label / cluster.name, cluster.name, now=now)
         self.admin = model.admin(self.kept.secrets, model.lifetime(now))
         self.members = {
@@ -214,7 +223,12 @@ class LabCluster(Waits):
         gift = give.gift(self.cluster, node, self.kept, new_datastore=new_datastore)
         now = dt.datetime.now(dt.UTC)
         content = seed.files(
-            self.cluster, node, self.kept.secrets, bootstrap=gift.bootstrap, issued=int(now.timestamp())
+            self.cluster,
+            node,
+            self.kept.secrets,
+            bootstrap=gift.bootstrap,
+            issued=int(now.timestamp()),
+            endpoint=self._endpoint,
         )
         when = f"{now:%Y-%m-%dT%H:%M:%SZ}"
         given = Given(node=node.name, seed=when, when=when, medium="lab", bootstrap=gift.bootstrap)

@@ -45,6 +45,7 @@ CLUSTERS = {
         "two-clusters": "two clusters of the same names in one network keep apart",
         "wait": "k3img wait from a laptop beside the nodes, and from behind a router",
         "quorum-lost": "two of three servers are gone for ever: a file on the third's card saves the data",
+        "external-postgres": "two servers on a real PostgreSQL, which is restarted",
         "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
     }.items()
 }
