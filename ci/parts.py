@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+SCENARIO_NEEDS = {"external-postgres": {"pg_createcluster": "postgresql"}, "no-ntp": {"chronyd": "chrony"}}
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 
 
@@ -102,8 +103,8 @@ def link_down(ctx: Context) -> None:
 
 def scenario(ctx: Context, *, name: str) -> None:
     """Several machines in one network."""
-    if name == "external-postgres":
-        need("pg_createcluster", "postgresql")
+    for program, package in SCENARIO_NEEDS.get(name, {}).items():
+        need(program, package)
     verify(ctx, "x86", linked(ctx), "--scenario", name)
 
 

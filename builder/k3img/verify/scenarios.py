@@ -45,6 +45,11 @@ CLUSTERS = {
         "two-clusters": "two clusters of the same names in one network keep apart",
         "wait": "k3img wait from a laptop beside the nodes, and from behind a router",
         "quorum-lost": "two of three servers are gone for ever: a file on the third's card saves the data",
+        "no-ntp": "clocks that begin in 1970, and jump by 300 days on running nodes",
+        "changed-node-yaml": "what a corrected node.yaml may change on a node that ran, and what it may not",
+        "full-disk": "root is filled to the last block, and emptied again",
+        "second-initializer": "refused when the profile is read",
+        "shared-seed": "agents whose media are written alike, told apart by their cards",
         "external-postgres": "two servers on a real PostgreSQL, which is restarted",
         "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
     }.items()

@@ -100,6 +100,7 @@ class Lab:
         self._hosts = folder / "hosts"
         self._hosts.write_text("")
         self._dhcp: Child | None = None
+        self._time = False
         self._stack = stack
         stack.callback(self._stop_dhcp)
         self.serve()
@@ -114,10 +115,26 @@ class Lab:
             f"--interface={BRIDGE}", "--bind-interfaces", "--except-interface=lo",
             "--no-resolv", "--no-hosts", "--domain=lab", "--dhcp-authoritative",
             f"--dhcp-range={NETWORK}100,{NETWORK}199,{LEASE}", f"--dhcp-option={gateway}",
+            *((f"--dhcp-option=option:ntp-server,{ROUTER}",) if self._time else ()),
             f"--dhcp-hostsfile={self._hosts}", f"--dhcp-leasefile={self._folder / 'leases'}",
         )  # fmt: skip
         log = self._folder / "dnsmasq.log"
         self._dhcp = Child(argv, log=log, cwd=self._folder, name="dnsmasq")
+
+    def serve_time(self) -> None:
+        """Answer NTP with this host's clock, which DHCP names from now on. Raises `MissingToolError`."""
+        chronyd = proc.which("chronyd")
+        if chronyd is None:
+            raise MissingToolError("NTP in a lab needs chronyd", hint="apt-get install chrony")
+        config = self._folder / "chrony.conf"
+        config.write_text(f"local stratum 3\nallow all\nbindaddress {ROUTER}\ncmdport 0\npidfile /dev/null\n")
+        # -x: never touch this host's clock. -U: also where we are root of a user name space alone.
+        argv = (str(chronyd), "-x", "-d", "-U", "-u", "root", "-f", str(config))
+        self._stack.callback(
+            Child(argv, log=self._folder / "chrony.log", cwd=self._folder, name="chronyd").stop
+        )
+        self._time = True
+        self.serve()
 
     def _stop_dhcp(self) -> None:
         if self._dhcp is not None:
