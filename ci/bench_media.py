@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ci import media
 from ci.bench_rows import OUT, Row, Samples, megabytes, packed
 from ci.parts import on_arm
-from ci.steps import Context, build, copy_project, do, empty
+from ci.steps import Context, build, copy_project, do, empty, linked, verify
 
 from k3img.cluster import model, seed
 from k3img.flash import personalise
@@ -125,9 +125,35 @@ def measure_fleets(ctx: Context, repeat: int) -> list[Row]:
     return [*rows, checks.row("check of 1000 nodes", goal=1)]
 
 
-BENCHES: dict[str, Any] = {"arm": measure_arm, "media": measure_media, "fleet": measure_fleets}
+CLUSTER_NUMBERS = {
+    "join": "all Ready after power on",
+    "ha": "three servers and an agent Ready after power on",
+}
+"""What a scenario's report says, in seconds."""
+
+
+def measure_clusters(ctx: Context, repeat: int) -> list[Row]:
+    """Seconds from power on of the last machine of a cluster until all of its nodes are Ready."""
+    rows = []
+    for scenario, number in CLUSTER_NUMBERS.items():
+        taken = []
+        for _ in range(repeat):
+            report = verify(ctx, "x86", linked(ctx), "--scenario", scenario)
+            taken.append(float(report["numbers"][number].split()[0]))
+        name = f"{scenario}: all Ready"
+        rows.append(Row(name=name, value=statistics.median(taken), unit="s", samples=tuple(taken)))
+    return rows
+
+
+BENCHES: dict[str, Any] = {
+    "arm": measure_arm,
+    "media": measure_media,
+    "fleet": measure_fleets,
+    "cluster": measure_clusters,
+}
 ABOUT = {
     "arm": "bytes of the ARM images; about 40 minutes",
     "media": "seconds of flash beside dd, of a node's seed, of inspect; about 3 minutes",
+    "cluster": "seconds until a cluster is Ready; about 25 minutes for each repetition",
     "fleet": "seconds of a seed and of a check, for many nodes; seconds",
 }

@@ -32,13 +32,13 @@ def test_boot_rows() -> None:
         "first boot: API ready",
         "first boot: node Ready",
         "after the power cut: node Ready",
-        "memory used when idle",
+        "memory used, idle",
     ]
     ready = rows["first boot: node Ready"]
     assert (ready.value, ready.samples, ready.goal, ready.met) == (92.0, (88.0, 96.0), 90.0, False)
     assert rows["first boot: multi-user"].value == 61.5
     assert rows["after the power cut: node Ready"].met is False
-    assert (rows["memory used when idle"].value, rows["memory used when idle"].met) == (690, True)
+    assert (rows["memory used, idle"].value, rows["memory used, idle"].met) == (690, True)
 
 
 def test_a_goal_is_said_to_be_met_or_not_and_never_fails() -> None:
