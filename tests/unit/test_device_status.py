@@ -239,11 +239,16 @@ def watch(node: FakeNode) -> tuple[status.Watch, FakeKube]:
     return found, kube
 
 
+def look(loop: status.Watch) -> None:
+    loop.tick()
+    loop.system.sleep(status.TICK)
+
+
 def test_an_ordinary_boot_mounts_the_fat_once(node: FakeNode) -> None:
     loop, kube = watch(node)
     for answer in (None, None, ready(yes=False), ready(), ready(), ready()):
         kube.node = answer
-        node.sleep(loop.tick())
+        look(loop)
     mounts = [call for call in node.calls if call.startswith("mount")]
     assert len(mounts) == 1
     assert mounts[0].endswith(f"{node.place.root}/dev/vda2 {node.place.run}/seed")
@@ -268,7 +273,7 @@ def test_a_state_that_lasts_is_written_once(node: FakeNode) -> None:
     (node.place.sys / "class/net/eth0/carrier").write_text("0\n")
     loop, _ = watch(node)
     for _ in range(40):
-        node.sleep(loop.tick())
+        look(loop)
     assert len([call for call in node.calls if call.startswith("mount")]) == 1
     assert "no link on eth0" in (node.fat / "status.txt").read_text()
     assert len(node.lines()) == 1
@@ -278,11 +283,11 @@ def test_one_late_answer_is_no_change(node: FakeNode) -> None:
     loop, kube = watch(node)
     for answer in (ready(), None, None, ready(), ready()):
         kube.node = answer
-        node.sleep(loop.tick())
+        look(loop)
     assert len(node.lines()) == 1
     kube.node = None
     for _ in range(status.MISSES + 1):
-        node.sleep(loop.tick())
+        look(loop)
     assert "state=starting" in node.lines()[-1]
 
 
@@ -330,6 +335,91 @@ def test_one_bad_look_does_not_end_the_watching(node: FakeNode, monkeypatch: pyt
     assert status.run(node.place, node) == 0
     assert node.logged == ["ZeroDivisionError: oh"]
     assert (node.place.state / "clock").exists(), "the time is saved at the end"
+
+
+def start(node: FakeNode, kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> int:
+    """One start of the service; returns how many looks it took."""
+    looks: list[status.Watch] = []
+    real = status.Watch.tick
+    monkeypatch.setattr(status.Watch, "client", lambda _: kube)
+
+    def tick(self: status.Watch) -> None:
+        looks.append(self)
+        real(self)
+
+    monkeypatch.setattr(status.Watch, "tick", tick)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert status.run(node.place, node) == 0
+    monkeypatch.undo()
+    return len(looks)
+
+
+def test_it_ends_when_all_is_told_and_tells_nothing_twice(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = FakeKube()
+    kube.node = ready()
+    start(node, kube, monkeypatch)
+    told, calls = list(node.logged), len(node.calls)
+    assert "state=ready" in told[-1]
+    assert (node.place.state / "clock").exists(), "once in each boot"
+    node.sleep(60)
+    assert start(node, kube, monkeypatch) == 1
+    assert node.logged == told
+    assert not [call for call in node.calls[calls:] if call.startswith("mount")]
+
+
+def test_a_later_start_sees_what_changed(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = FakeKube()
+    kube.node = ready()
+    start(node, kube, monkeypatch)
+    node.sleep(60)
+    kube.node = ready(yes=False)
+    looks = iter(range(20))
+
+    def sleep(_: float) -> None:
+        if next(looks) >= 8:
+            kube.node = ready()
+
+    monkeypatch.setattr(node, "sleep", sleep)
+    start(node, kube, monkeypatch)
+    assert [line.split()[1] for line in node.lines()][-2:] == ["state=starting", "state=ready"]
+
+
+def test_one_late_answer_to_a_later_start_is_no_news(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = FakeKube()
+    kube.node = ready()
+    start(node, kube, monkeypatch)
+    told = list(node.logged)
+    kube.node = None
+
+    def sleep(_: float) -> None:
+        kube.node = ready()
+
+    monkeypatch.setattr(node, "sleep", sleep)
+    assert start(node, kube, monkeypatch) == 2
+    assert node.logged == told
+
+
+def test_a_clock_that_jumps_between_two_starts_restarts_k3s(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = FakeKube()
+    kube.node = ready()
+    start(node, kube, monkeypatch)
+    node.clock += 300 * 86400
+    start(node, kube, monkeypatch)
+    assert node.calls.count("systemctl --no-block try-restart k3s.service") == 1
+
+
+def test_a_stopped_node_ends_too(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome.save(node.place, Outcome(go=Go.STOP, what="bad", seed_device="/dev/vda2"))
+    start(node, FakeKube(), monkeypatch)
+    assert "bad" in (node.fat / "status.txt").read_text()
 
 
 def test_a_silent_gateway_is_a_note_of_a_ready_node() -> None:
@@ -396,8 +486,9 @@ def test_a_small_step_or_one_before_k3s_restarts_nothing(node: FakeNode) -> None
 def test_the_clock_is_saved_now_and_then(node: FakeNode) -> None:
     loop, kube = watch(node)
     kube.node = ready()
-    for _ in range(150):
-        node.sleep(loop.tick())
+    for _ in range(75):
+        loop.tick()
+        node.sleep(60)
     assert int((node.place.state / "clock").read_text()) > 1_800_000_000 + 3000
 
 
@@ -425,7 +516,7 @@ def test_k3s_that_does_not_start_is_a_fault_with_its_last_words(node: FakeNode) 
     node.answers["journalctl"] = Ended(status=0, output="starting\nfatal: no space left on device")
     loop, _ = watch(node)
     for _ in range(status.UNIT_EVERY):
-        node.sleep(loop.tick())
+        look(loop)
     assert "no space left on device" in node.lines()[-1]
     assert "state=fault" in node.lines()[-1]
 

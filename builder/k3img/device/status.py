@@ -1,19 +1,23 @@
-"""k3img-status: the one resident service. It tells people how the node is, and minds the clock.
+"""k3img-status tells people how the node is, and minds the clock.
 
 Told on every console, and in `status.txt` on the seed partition, each time the state changes and not
-otherwise. Written to the FAT only once a state has lasted: an ordinary boot mounts it once.
+otherwise. Written to the FAT only once a state has lasted: an ordinary boot mounts it once. It looks until
+there is nothing to wait for, leaves word of what it told, and ends; a timer starts it again now and then.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from k3img.device import address, clock, files, image, links, observe, probe, report
 from k3img.device.bootstrap import mark_bootstrapped
+from k3img.device.links import Address
 from k3img.device.observe import Mood, Seen, View
+from k3img.device.probe import NodeState
 from k3img.device.seedpart import SeedUnreadableError, opened
 from k3img.node import names
 from k3img.node.medium import KUBECONFIG, STATUS
@@ -27,8 +31,11 @@ if TYPE_CHECKING:
     from k3img.device.place import Place
     from k3img.device.system import System
 
-BUSY_TICK, CALM_TICK = 3.0, 30.0
-"""Seconds between two looks: while something is under way, and once nothing is."""
+TICK, TROUBLE = 3.0, 30.0
+"""Seconds between two looks, and after one that broke."""
+
+TOLD = "status.json"
+"""In `/run/k3img`: what was told last, for the next start."""
 
 UNIT_EVERY = 5
 """k3s' unit is asked for at every so many looks while it starts."""
@@ -64,7 +71,56 @@ class Watch:
         self.published = 0
         self.clock_saved = system.since_boot()
         self.offset: float | None = None
+        self.resumed = False
         self._client: Client | None = None
+        self._recall()
+
+    @property
+    def calm(self) -> bool:
+        """Nothing is under way, and all that there was to tell is told."""
+        final = self.view is not None and self.view.mood in {Mood.READY, Mood.STOPPED}
+        return final and not self.missed and self.unwritten_since is None
+
+    def leave_word(self) -> None:
+        """Keep for the next start what would else be told or done twice."""
+        if self.view is None:
+            return
+        said = {
+            "view": asdict(self.view),
+            "since": self.since,
+            "silent": self.seen.silent if self.seen else 0,
+            "labels": self._gone(),
+            "published": self.published,
+            "clock_saved": self.clock_saved,
+            "offset": self.offset,
+        }
+        if files.write(self.place.run / TOLD, json.dumps(said), durable=False) and not self.resumed:
+            clock.save(self.place, self.system)
+
+    def _gone(self) -> dict[str, str]:
+        """Labels that node.yaml has no more and the Node still has."""
+        if self.seen is None or self.seen.node is None:
+            return {}
+        has = self.seen.node.labels
+        return {key: has[key] for key in self.seen.gone_labels if key in has}
+
+    def _recall(self) -> None:
+        """Go on where an earlier start of this boot ended."""
+        try:
+            said = json.loads((self.place.run / TOLD).read_text())
+            told = said["view"]
+            addresses = tuple(Address(**item) for item in told.pop("addresses"))
+            view = View(
+                mood=Mood(told.pop("mood")), addresses=addresses, notes=tuple(told.pop("notes")), **told
+            )
+            node = NodeState(ready=True, version=view.version, labels=said["labels"])
+            known = node if view.mood is Mood.READY else None
+            seen = Seen(outcome=None, node=known, silent=int(said["silent"]))
+            self.since, self.published = said["since"], said["published"]
+            self.clock_saved, self.offset = said["clock_saved"], said["offset"]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+        self.view, self.seen, self.resumed = view, seen, True
 
     def client(self) -> Client | None:
         """The API client, once there is a kubeconfig: before that, TLS need not be loaded."""
@@ -74,8 +130,8 @@ class Watch:
             self._client = Client(self.place)
         return self._client
 
-    def tick(self) -> float:
-        """Look once, tell what changed, and return the seconds until the next look."""
+    def tick(self) -> None:
+        """Look once, and tell what changed."""
         calm = self.view is not None and self.view.mood in {Mood.READY, Mood.STOPPED}
         with_unit = not calm and self.ticks % UNIT_EVERY == UNIT_EVERY - 1
         seen = observe.look(self.place, self.system, self.client(), with_unit=with_unit, previous=self.seen)
@@ -92,8 +148,6 @@ class Watch:
         self._write_when_lasting(self.seen)
         self._mind_clock(self.seen)
         self._mind_node(self.seen)
-        final = self.view is not None and self.view.mood in {Mood.READY, Mood.STOPPED}
-        return CALM_TICK if final and not self.missed else BUSY_TICK
 
     def _tell(self, view: View, seen: Seen) -> None:
         if view == self.view:
@@ -204,21 +258,25 @@ def write_console(place: Place, name: str, text: str) -> None:
 
 
 def run(place: Place, system: System) -> int:
-    """Watch until systemd ends us; the time is saved then."""
+    """Watch until there is nothing to wait for, or systemd ends us; the time is saved then."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Stopped
 
     signal.signal(signal.SIGTERM, stop)
     watch = Watch(place, system)
+    broken = False
     try:
-        while True:
+        while not watch.calm or not watch.ticks:
+            if watch.ticks or broken:
+                system.sleep(TROUBLE if broken else TICK)
+            broken = False
             try:
-                pause = watch.tick()
+                watch.tick()
             except Exception as error:  # noqa: BLE001 - one bad look must not end the watching
                 system.log(f"{type(error).__name__}: {error}")
-                pause = CALM_TICK
-            system.sleep(pause)
+                broken = True
+        watch.leave_word()
     except Stopped:
         clock.save(place, system)
     return 0
