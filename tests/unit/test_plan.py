@@ -122,6 +122,20 @@ def test_what_is_baked_in_lies_where_first_boot_looks(project: Tree) -> None:
     }
 
 
+def test_a_proxy_is_handed_to_k3s_alone(project: Tree) -> None:
+    profile = load(ROOT / "profiles/x86.yaml", project).profile
+    k3s = dataclasses.replace(profile.k3s, proxy="http://proxy.example:3128", no_proxy=(".shop.example",))
+    plan = make_plain(dataclasses.replace(profile, k3s=k3s))
+    (text,) = (step.text for step in plan.all(WriteFile) if "proxy.example" in step.text)
+    lines = dict(row.split("=", 1) for row in text.splitlines())
+    assert lines["HTTP_PROXY"] == lines["HTTPS_PROXY"] == "http://proxy.example:3128"
+    without = lines["NO_PROXY"].split(",")
+    assert {"127.0.0.0/8", ".internal", ".svc", ".shop.example"} <= set(without)
+    units = project.overlays / "base/usr/lib/systemd/system"
+    for name in ("k3s.service", "k3s-agent.service"):
+        assert "EnvironmentFile=-/usr/share/k3img/k3s/proxy.env\n" in (units / name).read_text()
+
+
 def test_the_cached_tree_depends_on_no_date(project: Tree) -> None:
     old, new = plan_of(project, "x86"), plan_of(project, "x86", image=ImageSpec(version="9"))
     later = dataclasses.replace(new, source_date_epoch=EPOCH + 99)

@@ -92,6 +92,8 @@ k3s:
   registries:
     mirrors: {"*": {}, docker.io: {endpoint: ["https://m.example.org"]}}
     configs: {m.example.org: {tls: {insecure_skip_verify: true}}}
+  proxy: http://proxy.example.org:3128
+  no-proxy: [.example.org, 192.168.7.0/24, 10.0.0.1]
 cluster:
   name: shop-42
   datastore: {endpoint: {scheme: postgres, file: secrets/dsn}}
@@ -127,6 +129,8 @@ def test_every_key_is_read(write: Callable[..., Loaded]) -> None:
         "*": {},
         "docker.io": {"endpoint": ["https://m.example.org"]},
     }
+    assert profile.k3s.proxy == "http://proxy.example.org:3128"
+    assert profile.k3s.no_proxy == (".example.org", "192.168.7.0/24", "10.0.0.1")
     cluster = profile.cluster
     assert (cluster.match, cluster.storage) == (Match.MAC, Storage.SLOW)
     assert cluster.datastore.kind is DatastoreKind.EXTERNAL
@@ -297,3 +301,21 @@ def test_many_nodes(write: Callable[..., Loaded]) -> None:
     )
     profile = write(main=MINIMAL + "cluster:\n  nodes:\n    s: {}\n" + nodes).profile
     assert len(profile.cluster.nodes) == 1001
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["proxy:3128", "http://user:password@proxy", "ftp://proxy", "http://", "http://proxy/path", "http://a b"],
+)
+def test_what_is_no_proxy(write: Callable[..., Loaded], value: str) -> None:
+    text = MINIMAL.replace("version: v1.36.3+k3s1", f"version: v1.36.3+k3s1, proxy: {json.dumps(value)}")
+    with pytest.raises(ProfileError) as caught:
+        write(main=text)
+    assert caught.value.problems[0].path == "k3s.proxy"
+
+
+def test_what_no_proxy_is_asked_for(write: Callable[..., Loaded]) -> None:
+    text = MINIMAL.replace("version: v1.36.3+k3s1", 'version: v1.36.3+k3s1, no-proxy: ["a b"]')
+    with pytest.raises(ProfileError) as caught:
+        write(main=text)
+    assert "no name, address or network" in str(caught.value.problems[0])

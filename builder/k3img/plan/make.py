@@ -42,6 +42,12 @@ RUNTIME_FOLDER = "/usr/lib/k3s"
 DEVICE_FOLDER = "/usr/lib/k3img/k3img"
 SHARE = "/usr/share/k3img"
 
+DIRECT = (
+    *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+    *("localhost", ".local", ".internal", ".svc", ".cluster.local"),
+)
+"""What a proxy is never asked for: private networks, names of nodes, of servers and of the cluster."""
+
 
 def make(profile: Profile, inputs: Inputs) -> Plan:
     """Decide how `profile` becomes an image."""
@@ -179,6 +185,12 @@ def _baked_in(profile: Profile, inputs: Inputs) -> list[Step]:
     if profile.k3s.registries:
         text = yaml.safe_dump(dict(profile.k3s.registries), sort_keys=True)
         steps.append(WriteFile(path=f"{SHARE}/k3s/registries.yaml", text=text, reason="k3s.registries"))
+    if profile.k3s.proxy is not None:
+        # k3s' unit reads it; containerd, which k3s starts, has it from k3s.
+        without = ",".join((*DIRECT, *profile.k3s.no_proxy))
+        pairs = {"HTTP_PROXY": profile.k3s.proxy, "HTTPS_PROXY": profile.k3s.proxy, "NO_PROXY": without}
+        text = "".join(f"{name}={value}\n" for name, value in pairs.items())
+        steps.append(WriteFile(path=f"{SHARE}/k3s/proxy.env", text=text, reason="k3s.proxy"))
     return steps
 
 

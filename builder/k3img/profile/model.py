@@ -242,6 +242,16 @@ class K3s:
             MapOf(item=Free(), key_rule=rules.registries_key), "k3s' registries.yaml: mirrors and configs."
         ),
     )
+    proxy: str | None = field(
+        default=None,
+        metadata=key(
+            Text(rule=rules.proxy, pattern=rules.PROXY), "The proxy that images are pulled through."
+        ),
+    )
+    no_proxy: tuple[str, ...] = field(
+        default=(),
+        metadata=key(ListOf(item=Text(rule=rules.no_proxy)), "Reached without it, besides private networks."),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import zoneinfo
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ VERSION = r"v[0-9]+\.[0-9]+\.[0-9]+(-(alpha|beta|rc)[0-9]+)?\+(k3s|standin)[0-9]
 PACKAGE = "[a-z0-9][a-z0-9+.-]+"
 MODULE = "[A-Za-z0-9_-]+|([a-z0-9_-]+/)+"
 FIRMWARE = r"[A-Za-z0-9][A-Za-z0-9._+-]*(/[A-Za-z0-9][A-Za-z0-9._+-]*)*/?"
+PROXY = r"https?://([^/@:\s]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?/?"
 OVERLAY = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 NAME = f"[a-z0-9]([-a-z0-9]{{0,{MAX_NAME - 2}}}[a-z0-9])?"
@@ -147,6 +149,28 @@ def overlay(text: str) -> Fault | None:
     if re.fullmatch(OVERLAY, text):
         return None
     return Fault(f"{text!r} is no name of an overlay", "Write the name of a folder in overlays/.")
+
+
+def proxy(text: str) -> Fault | None:
+    """The URL of an HTTP proxy, without a user."""
+    found = re.fullmatch(PROXY, text)
+    if found is None or check.host(found[1].strip("[]")) is not None:
+        return Fault(f"{text!r} is no proxy", "Write http://NAME:PORT, or https://.")
+    return None
+
+
+def no_proxy(text: str) -> Fault | None:
+    """What is reached without the proxy: a name, a domain with a leading dot, an address or a network."""
+    if check.host(text.lstrip(".")) is None or _network(text):
+        return None
+    return Fault(f"{text!r} is no name, address or network", "Such as .example.org or 192.168.7.0/24.")
+
+
+def _network(text: str) -> bool:
+    try:
+        return bool(ipaddress.ip_network(text))
+    except ValueError:
+        return False
 
 
 def registries_key(text: str) -> Fault | None:
