@@ -36,6 +36,10 @@ class Card:
             Path(file.name).write_text(text, encoding="utf-8")
             proc.run([*self.argv("mcopy"), "-o", "-i", self._image, file.name, f"::{name}"])
 
+    def contains(self, data: bytes) -> bool:
+        """Whether these bytes are anywhere on it, in a file or not."""
+        return data in self._bytes()
+
     def zero(self) -> bytes:
         """Overwrite the whole partition; the partition table still says that it was seeded.
 

@@ -50,6 +50,7 @@ CLUSTERS = {
         "full-disk": "root is filled to the last block, and emptied again",
         "second-initializer": "refused when the profile is read",
         "shared-seed": "agents whose media are written alike, told apart by their cards",
+        "power-cut": "the power fails at five points of a joiner's first boots",
         "external-postgres": "two servers on a real PostgreSQL, which is restarted",
         "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
     }.items()

@@ -1,0 +1,94 @@
+"""Power cuts while joining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from k3img.image import gpt
+from k3img.verify.lab import agent, server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from k3img.verify.lab import Bed, LabCluster, Member
+
+LIMIT = 240
+
+
+@pytest.fixture(scope="module")
+def shop(bed: Bed) -> LabCluster:
+    """A server, Ready, and an agent that was never on."""
+    made = bed.cluster("shop", server("a-1", initializer=True), agent("a-2"))
+    made.flash()
+    made.power_on("a-1")
+    made.wait_ready("a-1", seen_by="a-1")
+    return made
+
+
+def root_made(_shop: LabCluster, member: Member) -> bool:
+    """systemd-repart has just made the root partition."""
+    return any(part.kind.startswith("root") for part in gpt.read(member.medium))
+
+
+def secrets_leave(shop: LabCluster, member: Member) -> bool:
+    """The token is no longer on the card: it was copied, and the erasing goes on."""
+    return not member.card.contains(shop.kept.secrets.agent_token.encode())
+
+
+def status_written(_shop: LabCluster, member: Member) -> bool:
+    """status.txt has just got its first block."""
+    return member.card.contains(b"This file is overwritten by the node.")
+
+
+def k3s_starts(_shop: LabCluster, member: Member) -> bool:
+    """The server was found, and k3s starts for the first time."""
+    return "state=starting" in member.status()
+
+
+def joined(shop: LabCluster, member: Member) -> bool:
+    """The Node has just appeared in the API."""
+    return member.node.name in shop.nodes("a-1")
+
+
+POINTS = (root_made, secrets_leave, status_written, k3s_starts, joined)
+
+
+@pytest.mark.parametrize("point", POINTS, ids=[point.__name__ for point in POINTS])
+def test_cut(shop: LabCluster, point: Callable[[LabCluster, Member], bool]) -> None:
+    """The power is cut at a point of the first boots."""
+    member = shop["a-2"]
+    assert not point(shop, member), "this point lies behind it"
+    member.machine.start()
+    shop.wait_until(
+        point.__name__, lambda: point(shop, member), timeout=LIMIT, every=0.05, evidence=shop.told
+    )
+    shop.power_off("a-2")
+
+
+def test_joined(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """In the end the node has joined, under its name, with all of its node.yaml."""
+    shop.power_on("a-2")
+    shop.wait_ready("a-1", "a-2", seen_by="a-1")
+    assert set(shop.nodes("a-1")) == {"a-1", "a-2"}
+    evidence(shop.told("a-2"))
+
+
+def test_the_card_is_whole(shop: LabCluster) -> None:
+    """Its partition is clean, node.yaml is as it was written, and no secret is on it any more."""
+    member = shop["a-2"]
+    shop.pause(30)  # status.txt
+    member.machine.succeed("systemctl start --no-block poweroff.target")
+    assert member.machine.ended(180 * member.machine.stretch)
+    shop.power_off("a-2")
+    member.card.check()
+    _, content = shop.give(member.node)
+    written = member.card.read("node.yaml").splitlines()
+    wanted = content["node.yaml"].decode().splitlines()
+    assert [row for row in written if not row.startswith("issued")] == [
+        row for row in wanted if not row.startswith("issued")
+    ]
+    for name, body in content.items():
+        if name.startswith("secrets/"):
+            assert not member.card.contains(body.strip()), name
