@@ -1,12 +1,22 @@
-"""What etcd says of itself on a server under test, over its own API on the node."""
+"""Clusters of three servers on etcd, and what etcd says of itself, over its own API on the node."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
+from k3img.node.model import DatastoreKind
+from k3img.verify.lab import server
+
 if TYPE_CHECKING:
-    from k3img.verify.lab import Member
+    from k3img.node.model import Node
+    from k3img.verify.lab import Bed, LabCluster, Member
+
+SERVERS = ("s-1", "s-2", "s-3")
+"""The first makes the datastore."""
+
+READY_SECONDS = 240
+"""From power on of all: the two that join wait for the first, and etcd takes them in one by one."""
 
 TLS = "/var/lib/rancher/k3s/server/tls/etcd"
 
@@ -18,6 +28,16 @@ url = "https://127.0.0.1:2379/v3/" + sys.argv[1]
 answer = urllib.request.urlopen(urllib.request.Request(url, b"{{}}"), timeout=20, context=context)
 print(answer.read().decode())
 """
+
+
+def trio(bed: Bed, *others: Node) -> LabCluster:
+    """Three servers on etcd, and other nodes; all flashed, powered on together, and Ready."""
+    nodes = (server(SERVERS[0], initializer=True), *map(server, SERVERS[1:]), *others)
+    made = bed.cluster("shop", *nodes, datastore=DatastoreKind.ETCD)
+    made.flash()
+    made.power_on(*made.members)
+    made.wait_ready(*made.members, seen_by=SERVERS[0], timeout=READY_SECONDS)
+    return made
 
 
 def members(server: Member) -> dict[str, str]:

@@ -46,6 +46,7 @@ def enter(argv: Sequence[str]) -> None:
     Raises `MissingToolError` when the host lacks a program for the network.
     """
     if os.environ.get(INSIDE):
+        _ip("link", "set", "lo", "up")  # single machines' ports are forwarded from there
         return
     for program, package in host.LAB:
         if proc.which(program) is None:
@@ -91,7 +92,6 @@ class Lab:
         self._folder = folder
         self._leases: dict[str, Lease] = {}
         self._answered: set[str] = set()
-        _ip("link", "set", "lo", "up")
         _ip("link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
         _ip("address", "add", f"{ROUTER}/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")

@@ -6,28 +6,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.node.model import DatastoreKind
 from k3img.verify import etcd
-from k3img.verify.lab import agent, server
+from k3img.verify.etcd import SERVERS
+from k3img.verify.lab import agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from k3img.verify.lab import Bed, LabCluster
 
-SERVERS = ("s-1", "s-2", "s-3")
 NAMES = (*SERVERS, "a-1")
 
 
 @pytest.fixture(scope="module")
 def shop(bed: Bed) -> LabCluster:
     """Three servers on etcd and an agent, Ready."""
-    nodes = (server("s-1", initializer=True), server("s-2"), server("s-3"), agent("a-1"))
-    made = bed.cluster("shop", *nodes, datastore=DatastoreKind.ETCD)
-    made.flash()
-    made.power_on(*NAMES)
-    made.wait_ready(*NAMES, seen_by="s-1", timeout=240)
-    return made
+    return etcd.trio(bed, agent("a-1"))
 
 
 def reset(shop: LabCluster, name: str, *, cut: bool = False) -> str:

@@ -6,27 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.node.model import DatastoreKind
 from k3img.verify import etcd
-from k3img.verify.lab import server
+from k3img.verify.etcd import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from k3img.verify.lab import Bed, LabCluster
 
-SERVERS = ("s-1", "s-2", "s-3")
 MARKER = "/api/v1/namespaces/default/configmaps"
 
 
 @pytest.fixture(scope="module")
 def shop(bed: Bed) -> LabCluster:
     """Three servers on etcd, Ready, with a ConfigMap; then all are off, and two of them never come back."""
-    nodes = (server("s-1", initializer=True), server("s-2"), server("s-3"))
-    made = bed.cluster("shop", *nodes, datastore=DatastoreKind.ETCD)
-    made.flash()
-    made.power_on(*SERVERS)
-    made.wait_ready(*SERVERS, seen_by="s-1", timeout=240)
+    made = etcd.trio(bed)
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}}
     assert made.api("s-2").request("POST", MARKER, body).status == 201
     made.power_off(*SERVERS)

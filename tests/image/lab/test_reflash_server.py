@@ -6,31 +6,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.node.model import DatastoreKind
 from k3img.verify import etcd
-from k3img.verify.lab import server
+from k3img.verify.etcd import SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from k3img.verify.lab import Bed, LabCluster
 
-SERVERS = ("s-1", "s-2", "s-3")
-
 
 @pytest.fixture(scope="module")
 def shop(bed: Bed) -> LabCluster:
-    """Three servers on etcd."""
-    nodes = (server("s-1", initializer=True), server("s-2"), server("s-3"))
-    return bed.cluster("shop", *nodes, datastore=DatastoreKind.ETCD)
+    """Three servers on etcd, Ready."""
+    return etcd.trio(bed)
 
 
 @pytest.fixture(scope="module")
 def uid(shop: LabCluster) -> str:
-    """The cluster's identity, once its three servers are Ready."""
-    shop.flash()
-    shop.power_on(*SERVERS)
-    shop.wait_ready(*SERVERS, seen_by="s-1", timeout=240)
+    """The cluster's identity."""
     return shop.uid("s-1")
 
 
