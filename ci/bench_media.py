@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ci import media
 from ci.bench_rows import OUT, Row, Samples, megabytes, packed
 from ci.parts import on_arm
-from ci.steps import Context, build, copy_project, do, empty, linked, verify
+from ci.steps import Context, build, copy_project, do, empty, linked, say, verify
 
 from k3img.cluster import model, seed
 from k3img.flash import personalise
@@ -20,9 +22,12 @@ from k3img.tools import toolbox
 from k3img.tree import Tree
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 MEDIUM = 8_000_000_000
+CARD = {"write": 20 << 20, "read": 40 << 20}
+"""Bytes a second that a good SD card takes and gives in a USB reader."""
+THROTTLE = Path("/sys/fs/cgroup/blkio/blkio.throttle.{}_bps_device")
 
 NODE = """\
 extends: x86
@@ -52,10 +57,7 @@ def measure_media(ctx: Context, repeat: int) -> list[Row]:
     times = Samples()
     with media.loop(work / "medium") as device:
         for _ in range(repeat + 1):
-            times.take("flash", lambda: media.write(ctx, device, "--force"))
-            times.take(
-                "dd", lambda: do("dd", f"if={image}", f"of={device}", "bs=4M", "conv=fsync", "status=none")
-            )
+            written(ctx, device, image, times)
     for _ in range(repeat):
         times.take("inspect", lambda: do("k3img", "inspect", image))
     seeds = personalised(ctx, work, image, repeat)
@@ -63,10 +65,49 @@ def measure_media(ctx: Context, repeat: int) -> list[Row]:
     return [
         flash,
         plain,
-        Row(name="flash : dd", value=flash.value / plain.value, unit="x", goal=1 / 3),
+        Row(name="flash : dd, medium in memory", value=flash.value / plain.value, unit="x", goal=1 / 3),
+        *at_the_speed_of_a_card(ctx, work / "medium", image),
         Row(name="a node's seed", value=statistics.median(seeds), unit="s", goal=0.1, samples=seeds),
         times.row("inspect", goal=10),
     ]  # fmt: skip
+
+
+def written(ctx: Context, device: str, image: Path, times: Samples) -> None:
+    """Write an image by flash and by dd, each until all of it is on the disk."""
+    times.take("flash", lambda: media.write(ctx, device, "--force"))
+    dd = ("dd", f"if={image}", f"of={device}", "bs=4M", "conv=fsync", "status=none")
+    times.take("dd", lambda: do(*dd))
+
+
+def at_the_speed_of_a_card(ctx: Context, medium: Path, image: Path) -> list[Row]:
+    """Flash and dd once each, onto a loop device that the kernel slows down to what a good SD card does."""
+    if not THROTTLE.with_name(THROTTLE.name.format("write")).exists():
+        say("not measured at the speed of a card: that needs the blkio controller of cgroup v1")
+        return []
+    times = Samples()
+    with media.loop(medium) as device, throttled(device):
+        written(ctx, device, image, times)
+    note = ", ".join(f"{way}s {rate >> 20} MiB/s" for way, rate in CARD.items())
+    flash, plain = times.row("flash", note=note), times.row("dd", note=note)
+    return [
+        flash,
+        plain,
+        Row(name="flash : dd, to a card", value=flash.value / plain.value, unit="x", goal=1 / 3),
+    ]
+
+
+@contextmanager
+def throttled(device: str) -> Iterator[None]:
+    """Let nobody write or read a disk faster than a card (Linux, blkio-controller.rst of cgroup v1)."""
+    number = Path(f"/sys/class/block/{Path(device).name}/dev").read_text().strip()
+    files = {THROTTLE.with_name(THROTTLE.name.format(way)): rate for way, rate in CARD.items()}
+    for file, rate in files.items():
+        file.write_text(f"{number} {rate}\n")
+    try:
+        yield
+    finally:
+        for file in files:
+            file.write_text(f"{number} 0\n")
 
 
 def personalised(ctx: Context, work: Path, image: Path, repeat: int) -> tuple[float, ...]:

@@ -230,3 +230,14 @@ def test_table_of_a_report(
     assert "✗ [red]is ready[/]\n    because\n    of\n" in out
     assert "1 of 2 checks passed, 1 failed" in out
     assert json.loads(to_json(report))["ok"] is False
+
+
+def test_kvm_for_another_architecture_is_refused_not_ignored(
+    box: Toolbox, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    with pytest.raises(UsageError, match="KVM on x86_64 cannot run a guest of arm64") as said:
+        cli.chosen_accel("kvm", box, tree, Arch.ARM64)
+    assert "--accel" in str(said.value.hint)
+    assert cli.chosen_accel("auto", box, tree, Arch.ARM64) is Accel.TCG
+    assert cli.chosen_accel("kvm", box, tree, Arch.X86_64) is Accel.KVM

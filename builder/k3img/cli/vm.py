@@ -196,7 +196,12 @@ def _pairs(hardware: str | None) -> tuple[str, ...]:
 def chosen_accel(wanted: str, box: Toolbox, tree: Tree, arch: Arch) -> Accel:
     """Who runs a guest: as `wanted`, with `auto` by what this machine was seen to do."""
     if binfmt.MACHINES[arch.debian] != platform.machine():
-        return Accel.TCG  # another architecture than this machine's
+        if wanted == "kvm":
+            raise UsageError(
+                f"KVM on {platform.machine()} cannot run a guest of {arch.debian}",
+                hint="Leave --accel out: the machine is emulated then.",
+            )
+        return Accel.TCG
     if wanted != "auto":
         return Accel(wanted)
     answer = kvm.works(box, tree)
