@@ -92,7 +92,8 @@ class Lab:
         self._folder = folder
         self._leases: dict[str, Lease] = {}
         self._answered: set[str] = set()
-        _ip("link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        self._stack = stack
+        self._add(BRIDGE, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
         _ip("address", "add", f"{ROUTER}/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
         # mDNS and IPv6 find their way by multicast; there is no default route that would do.
@@ -101,9 +102,13 @@ class Lab:
         self._hosts.write_text("")
         self._dhcp: Child | None = None
         self._time = False
-        self._stack = stack
         stack.callback(self._stop_dhcp)
         self.serve()
+
+    def _add(self, link: str, *words: str) -> None:
+        """A network device until the lab ends: the next one in this name space makes its own."""
+        _ip("link", "add", link, *words)
+        self._stack.callback(_ip, "link", "delete", link)
 
     def serve(self, *, router: bool = True) -> None:
         """Start the DHCP and DNS server (again): with or without a default route for the machines."""
@@ -160,6 +165,7 @@ class Lab:
                 tap=f"lab-tap{number}",
             )
             _ip("tuntap", "add", lease.tap, "mode", "tap")
+            self._stack.callback(_ip, "link", "delete", lease.tap)
             _ip("link", "set", lease.tap, "master", BRIDGE, "up")
             self._leases[name] = lease
             self._write_hosts()
@@ -197,7 +203,7 @@ class Lab:
         machine = Child(argv, log=self._folder / "subnet.log", cwd=self._folder, name="the second network")
         self._stack.callback(machine.stop)
         inside = (str(proc.which("nsenter")), "--net", "--target", str(machine.pid), "--")
-        _ip("link", "add", here, "type", "veth", "peer", "name", there)
+        self._add(here, "type", "veth", "peer", "name", there)
         while Path(f"/proc/{machine.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
             time.sleep(0.05)  # unshare has not got that far
         _ip("link", "set", there, "netns", str(machine.pid))
