@@ -38,12 +38,16 @@ def console() -> Console:
 
 @dataclass
 class Step:
-    """A step that is running, or has run. `seconds` is final once the step has ended."""
+    """A step that is running, or has run. `seconds` is final once the step has ended.
+
+    `failed` is for one that came to its end but found something wrong.
+    """
 
     title: str
     depth: int
     began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    failed: bool = False
     _status: Status | None = None
     _last: str = ""
 
@@ -89,7 +93,7 @@ def step(title: str) -> Iterator[Step]:
     mark = "✗"
     try:
         yield this
-        mark = "✓"
+        mark = "✗" if this.failed else "✓"
     finally:
         this.seconds = time.monotonic() - this.began
         _running.remove(this)

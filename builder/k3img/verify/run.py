@@ -132,8 +132,9 @@ def _scenario(
             )
 
     plugin = VerifyPlugin(make_life, _bed_maker(image, toolbox, accel, options), pairs=options.pairs)
-    with step(f"Scenario {name} ({accel})"):
+    with step(f"Scenario {name} ({accel})") as running:
         status = _pytest(pytest.main, plugin, folder, paths)
+        running.failed = status != pytest.ExitCode.OK
         if plugin.ended is not None:
             raise plugin.ended
         if status == pytest.ExitCode.INTERRUPTED:
