@@ -2,20 +2,32 @@
 # shellcheck shell=bash
 
 parts=()
+part_name=
+part_began=0
 
-# part NAME COMMAND...: run it, and remember its seconds.
+# part NAME COMMAND...: run it, and remember its seconds. Whatever fails in it ends the script: nothing here may be
+# called from a condition, in which bash forgets `set -e`.
 part() {
-    local name=$1 began=$SECONDS status=0
+    part_name=$1 part_began=$SECONDS
     shift
-    printf '\n== %s\n' "$name" >&2
-    "$@" || status=$?
-    parts+=("$(printf '%6d s  %s' $((SECONDS - began)) "$name")")
-    if [ "$status" -ne 0 ]; then
-        summary
-        printf 'FAILED: %s (exit status %s)\n' "$name" "$status" >&2
-        exit "$status"
-    fi
+    printf '\n== %s\n' "$part_name" >&2
+    "$@"
+    end_part
 }
+
+end_part() {
+    parts+=("$(printf '%6d s  %s' $((SECONDS - part_began)) "$part_name")")
+    part_name=
+}
+
+at_exit() {
+    local status=$? failed=$part_name
+    [ -n "$failed" ] || return 0
+    end_part
+    summary
+    printf 'FAILED: %s (exit status %s)\n' "$failed" "$status" >&2
+}
+trap at_exit EXIT
 
 # The seconds of each part so far.
 summary() {
