@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import ipaddress
 import json
 import ssl
 import threading
@@ -259,18 +260,82 @@ def test_names_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find.by_mdns({"one": "one-abcdef"}, seconds=0.1) == ()
 
 
-def test_names_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
+def published(host: str, address: str, **said: str) -> zeroconf.ServiceInfo:
+    """What a node's systemd-resolved publishes of /etc/systemd/dnssd/k3img.dnssd."""
+    return zeroconf.ServiceInfo(
+        find.SERVICE,
+        f"{host}.{find.SERVICE}",
+        port=6443,
+        server=f"{host}.local.",
+        addresses=[ipaddress.ip_address(address).packed],
+        properties=said,
+    )
+
+
+def test_nodes_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
     real = zeroconf.Zeroconf
     monkeypatch.setattr(zeroconf, "Zeroconf", lambda: real(interfaces=["127.0.0.1"]))
     node_side = real(interfaces=["127.0.0.1"])
-    name = "one-abcdef._k3img._tcp.local."
-    node_side.register_service(
-        zeroconf.ServiceInfo(
-            "_k3img._tcp.local.", name, port=1, server="one-abcdef.local.", addresses=[bytes((192, 0, 2, 7))]
-        )
+    services = (
+        published("one-abcdef", "192.0.2.7", node="one", cluster="abcdef", state="waits for DHCP"),
+        published("one-abcdef2", "192.0.2.8", node="one", cluster="abcdef"),
+        published("one-fedcba", "192.0.2.9", node="one", cluster="fedcba"),
+        published("three-abcdef", "192.0.2.10", node="three", cluster="abcdef"),
+        published("x86-1a2b3c", "192.0.2.11", node="one", cluster=""),
+        published("strange", "192.0.2.12"),
     )
     try:
-        found = find.by_mdns({"one": "one-abcdef"}, seconds=3)
+        for service in services:
+            node_side.register_service(service, cooperating_responders=True)
+        found = find.by_mdns({"one": "one-abcdef", "two": "two-abcdef"}, seconds=1)
     finally:
         node_side.close()
-    assert found == (Place(address="192.0.2.7", how="mDNS", node="one"),)
+    assert set(found) == {
+        Place(address="192.0.2.7", how="mDNS", node="one", host="one-abcdef", state="waits for DHCP"),
+        Place(address="192.0.2.8", how="mDNS", node="one", host="one-abcdef2"),
+    }
+
+
+ARP = """\
+IP address       HW type     Flags       HW address            Mask     Device
+192.0.2.7        0x1         0x2         dc:a6:32:00:00:02     *        eth0
+192.0.2.70       0x1         0x2         dc:a6:32:00:00:03     *        eth0
+192.0.2.8        0x1         0x0         00:00:00:00:00:00     *        eth0
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "mac"), [("192.0.2.7", "dc:a6:32:00:00:02"), ("192.0.2.8", ""), ("192.0.2.9", "")]
+)
+def test_the_mac_behind_an_address(tmp_path: Path, address: str, mac: str) -> None:
+    (tmp_path / "arp").write_text(ARP)
+    assert find.hardware_address(address, tmp_path / "arp") == mac
+    assert find.hardware_address(address, tmp_path / "none") == ""
+
+
+def test_two_machines_that_are_one_node_are_shown_with_their_macs(
+    tmp_path: Path, lab: Cluster, secrets: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait, "hardware_address", {"127.0.0.1": "dc:a6:32:00:00:02"}.get)
+    with api(secrets.secrets, tmp_path, Answers([node("one"), node("two")])) as port:
+        places = [
+            Place(address=address, port=port, how="mDNS", node="two", host=host)
+            for address, host in (("127.0.0.1", "two-a"), ("127.0.0.2", "two-a2"))
+        ]
+        seen = look(lab, secrets, at(port), *places)
+    two = next(item for item in seen.nodes if item.name == "two")
+    assert not two.ready
+    assert not seen.complete
+    assert "127.0.0.1 (dc:a6:32:00:00:02)" in two.says
+    assert "127.0.0.2 (MAC unknown)" in two.says
+
+
+def test_a_node_that_has_not_joined_says_itself_what_it_waits_for(
+    tmp_path: Path, lab: Cluster, secrets: Kept
+) -> None:
+    with api(secrets.secrets, tmp_path, Answers([node("one")])) as port:
+        agent = Place(
+            address="127.0.0.1", port=1, how="mDNS", node="two", host="two-a", state="waits for NTP"
+        )
+        seen = look(lab, secrets, at(port), agent)
+    assert [item.says for item in seen.nodes] == ["v1.36.3+k3s1", "waits for NTP"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k3img.cluster import found
@@ -13,20 +15,32 @@ from k3img.errors import UsageError
 from k3img.node.names import PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from zeroconf import ServiceInfo
 
     from k3img.cluster.store import Kept
     from k3img.profile.model import Cluster
 
+SERVICE = "_k3img._tcp.local."
+NOBODY = "00:00:00:00:00:00"
+"""The MAC of an address that did not answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """An address where an API may be, and how we know it. `node` is who should be there, '' for anybody."""
+    """An address where an API may be, and how we know it.
+
+    `node` is who should be there, '' for anybody; `host` the name by which that machine answers mDNS (two
+    machines never have the same), `state` what it says of itself.
+    """
 
     address: str
     port: int = PORT
     how: str
     node: str = ""
+    host: str = ""
+    state: str = ""
 
 
 def named(text: str) -> Place:
@@ -62,21 +76,44 @@ def of_profile(cluster: Cluster) -> tuple[Place, ...]:
     return tuple(places)
 
 
-def by_mdns(names: Mapping[str, str], *, seconds: float = 1) -> tuple[Place, ...]:
-    """Ask the local network for host names (by node), and wait so long for each that does not answer."""
-    from zeroconf import AddressResolver, IPVersion, Zeroconf  # type: ignore[attr-defined]  # noqa: PLC0415 - slow
+def by_mdns(names: Mapping[str, str], *, seconds: float = 1.5) -> tuple[Place, ...]:
+    """Machines of the local network that publish themselves as one of these nodes (host names, by node).
 
+    Listens for so many seconds. A machine that took another name, because one of the same node was there
+    before it, is found as well.
+    """
+    from zeroconf import ServiceBrowser, ServiceInfo, Zeroconf  # noqa: PLC0415 - slow
+
+    heard: set[str] = set()
     places: list[Place] = []
+
+    def hear(name: str, **_: object) -> None:
+        heard.add(name)
+
     try:
         with closing(Zeroconf()) as network:
-            for node, name in names.items():
-                resolver = AddressResolver(f"{name}.local.")
-                if resolver.request(network, seconds * 1000):
-                    found = resolver.ip_addresses_by_version(IPVersion.All)
-                    places += [Place(address=str(item), how="mDNS", node=node) for item in _usable(found)]
+            browser = ServiceBrowser(network, SERVICE, handlers=[hear])
+            time.sleep(seconds)
+            browser.cancel()
+            for name in sorted(heard):
+                service = ServiceInfo(SERVICE, name)
+                if service.request(network, seconds * 1000):
+                    places += _published(service, names)
     except OSError:
         return ()  # a machine without any network
     return tuple(places)
+
+
+def _published(service: ServiceInfo, names: Mapping[str, str]) -> Iterator[Place]:
+    from zeroconf import IPVersion  # noqa: PLC0415 - slow
+
+    said = {key: value or "" for key, value in service.decoded_properties.items()}
+    node = said.get("node", "")
+    if node not in names or names[node].rpartition("-")[2] != said.get("cluster"):
+        return  # another cluster's
+    host, state = (service.server or "").removesuffix(".local."), said.get("state", "")
+    for address in _usable(service.ip_addresses_by_version(IPVersion.All)):
+        yield Place(address=address, how="mDNS", node=node, host=host, state=state)
 
 
 def _usable(addresses: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Sequence[str]:
@@ -88,3 +125,12 @@ def _usable(addresses: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) 
 def host_names(cluster: Cluster, kept: Kept) -> dict[str, str]:
     """The host name of each node, by node."""
     return {node.name: found.hostname(node, kept) for node in members(cluster)}
+
+
+def hardware_address(address: str, table: Path = Path("/proc/net/arp")) -> str:
+    """The MAC that answered for an IPv4 address a moment ago, '' when nobody knows (arp(7))."""
+    try:
+        rows = [row.split() for row in table.read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return ""
+    return next((row[3] for row in rows if row[:1] == [address] and row[3:4] != [NOBODY]), "")

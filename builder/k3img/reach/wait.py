@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3img.cluster.api import Api, ApiError, condition
 from k3img.cluster.seed import members
+from k3img.reach.find import hardware_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,8 +95,12 @@ def _seen(
     answering = [place for place in own if not answers[place]]
     place = next(iter(answering or own), None)
     seen = Seen(name=name, place=place, api=bool(answering))
+    if len({place.host for place in own if place.host}) > 1:
+        return replace(seen, says=_twins(own))
     node = nodes.get(name)
     if node is None:
+        if place is not None and place.state:
+            return replace(seen, says=place.state)
         known = [answers[item] for item in own or places if answers[item]]
         if api is not None:
             return replace(seen, says="has not joined yet")
@@ -108,6 +113,15 @@ def _seen(
     conditions = node.get("status", {}).get("conditions") or ()
     why = next((str(item.get("message", "")) for item in conditions if item.get("type") == "Ready"), "")
     return replace(seen, says=f"not Ready: {why or 'it has not said anything yet'}")
+
+
+def _twins(places: Sequence[Place]) -> str:
+    """Several machines with one node's seed, each with what is printed on its box."""
+    each = {place.host: place.address for place in reversed(places) if place.host}
+    named = " and ".join(
+        f"{address} ({hardware_address(address) or 'MAC unknown'})" for address in each.values()
+    )
+    return f"several machines are this node: {named}. One of them needs a node of its own: flash it again"
 
 
 def wait(
