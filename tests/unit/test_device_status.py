@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.unit.nodes import FakeSystem
 
-from k3img.device import observe, outcome, report, status
+from k3img.device import mdns, observe, outcome, report, status
 from k3img.device.discover import Report
 from k3img.device.image import ImageInfo
 from k3img.device.links import Address, Link
@@ -335,6 +335,33 @@ def test_one_bad_look_does_not_end_the_watching(node: FakeNode, monkeypatch: pyt
     assert status.run(node.place, node) == 0
     assert node.logged == ["ZeroDivisionError: oh"]
     assert (node.place.state / "clock").exists(), "the time is saved at the end"
+
+
+@pytest.fixture(autouse=True)
+def named() -> Iterator[list[bool]]:
+    """Whether the node's name is published; nobody has a systemd-resolved here."""
+    found = [True]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mdns, "published", lambda *_: found[0])
+        yield found
+
+
+def test_a_name_that_systemd_resolved_gave_up_is_claimed_again(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, named: list[bool]
+) -> None:
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = FakeKube()
+    kube.node = ready()
+    restart = "systemctl try-restart systemd-resolved.service"
+    named[0] = False
+    start(node, kube, monkeypatch)
+    node.sleep(60)
+    start(node, kube, monkeypatch)
+    assert node.calls.count(restart) == 1
+    named[0] = True
+    node.sleep(60)
+    start(node, kube, monkeypatch)
+    assert node.calls.count(restart) == 1
 
 
 def start(node: FakeNode, kube: FakeKube, monkeypatch: pytest.MonkeyPatch) -> int:

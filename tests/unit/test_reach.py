@@ -277,7 +277,7 @@ def test_nodes_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zeroconf, "Zeroconf", lambda: real(interfaces=["127.0.0.1"]))
     node_side = real(interfaces=["127.0.0.1"])
     services = (
-        published("one-abcdef", "192.0.2.7", node="one", cluster="abcdef", state="waits for DHCP"),
+        published("one-abcdef", "192.0.2.7", node="one", cluster="abcdef"),
         published("one-abcdef2", "192.0.2.8", node="one", cluster="abcdef"),
         published("one-fedcba", "192.0.2.9", node="one", cluster="fedcba"),
         published("three-abcdef", "192.0.2.10", node="three", cluster="abcdef"),
@@ -291,7 +291,7 @@ def test_nodes_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         node_side.close()
     assert set(found) == {
-        Place(address="192.0.2.7", how="mDNS", node="one", host="one-abcdef", state="waits for DHCP"),
+        Place(address="192.0.2.7", how="mDNS", node="one", host="one-abcdef"),
         Place(address="192.0.2.8", how="mDNS", node="one", host="one-abcdef2"),
     }
 
@@ -328,14 +328,3 @@ def test_two_machines_that_are_one_node_are_shown_with_their_macs(
     assert not seen.complete
     assert "127.0.0.1 (dc:a6:32:00:00:02)" in two.says
     assert "127.0.0.2 (MAC unknown)" in two.says
-
-
-def test_a_node_that_has_not_joined_says_itself_what_it_waits_for(
-    tmp_path: Path, lab: Cluster, secrets: Kept
-) -> None:
-    with api(secrets.secrets, tmp_path, Answers([node("one")])) as port:
-        agent = Place(
-            address="127.0.0.1", port=1, how="mDNS", node="two", host="two-a", state="waits for NTP"
-        )
-        seen = look(lab, secrets, at(port), agent)
-    assert [item.says for item in seen.nodes] == ["v1.36.3+k3s1", "waits for NTP"]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
+from k3img.cli.cluster import cluster as cluster_group
 from k3img.cli.cluster import secrets_of
-from k3img.cli.common import load_profile, tree_option
+from k3img.cli.common import load_profile, profile_option, tree_option
 from k3img.cluster import found
 from k3img.cluster.api import with_server
 from k3img.cluster.kubeconfig import url
+from k3img.cluster.seed import members
 from k3img.cluster.store import write_kubeconfig
 from k3img.errors import ProfileError, UsageError, VerifyError
 from k3img.log import line
 from k3img.profile.load import names
-from k3img.reach import find
+from k3img.reach import find, tokens
 from k3img.reach import wait as reach
 
 if TYPE_CHECKING:
@@ -88,9 +91,43 @@ def nodes_command(tree: Tree, addresses: tuple[str, ...], name: str) -> None:
         click.echo(f"  {node}")
 
 
+@cluster_group.command("rotate-token")
+@tree_option
+@profile_option
+@address_option
+@click.option("--without", multiple=True, metavar="NODE", help="A node that is lost; may be repeated.")
+@click.option("--timeout", type=float, default=900, show_default=True, help="Seconds for each node.")
+def rotate_token(
+    tree: Tree, profile: str, addresses: tuple[str, ...], without: tuple[str, ...], timeout: float
+) -> None:
+    """Give a running cluster new join tokens, after which lost cards and old seeds open nothing.
+
+    All of its nodes must be Ready: one after the other takes the new tokens and restarts k3s.
+    """
+    target = of_profile(tree, profile, addresses)
+    cluster = target.profile.cluster
+    if unknown := set(without) - {node.name for node in members(cluster)}:
+        raise UsageError(f"{cluster.name} has no node {', '.join(sorted(unknown))}")
+    change = tokens.Change(
+        cluster=cluster,
+        kept=target.kept,
+        look=target.look,
+        tell=lambda text: click.echo(f"  {text}"),
+        timeout=timeout,
+    )
+    change.run(without, now=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    click.echo(f"  all have them; seeds written from now on, too. Keep a copy of {target.kept.folder}")
+    for node in without:
+        click.echo(f"  {node} is out: `kubectl delete node {node}`, or write its card anew")
+
+
 def targeted(tree: Tree, name: str, addresses: tuple[str, ...]) -> Target:
     """A cluster by its name, or its profile's."""
-    profile = profile_of(tree, name)
+    return of_profile(tree, profile_of(tree, name), addresses)
+
+
+def of_profile(tree: Tree, profile: str, addresses: tuple[str, ...]) -> Target:
+    """A profile's cluster, which must have secrets."""
     wanted = load_profile(tree, profile).profile
     return Target(
         profile=wanted,

@@ -23,6 +23,10 @@ from k3img.errors import VerifyError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+JSON = "application/json"
+CONTENT = {"PATCH": "application/merge-patch+json"}
+"""How bodies are to be understood, by method."""
+
 
 class ApiError(VerifyError):
     """The API gave no answer, or not the one that was needed."""
@@ -72,7 +76,7 @@ class Api:
                 method,
                 path,
                 content,
-                {"Content-Type": "application/json", "Accept": "application/json, text/plain"},
+                {"Content-Type": CONTENT.get(method, JSON), "Accept": "application/json, text/plain"},
             )
             answer = self._connection.getresponse()
             return Answer(status=answer.status, text=answer.read().decode(errors="replace"))
@@ -98,6 +102,21 @@ class Api:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def takes_in(address: str, port: int, *, name: str, ca: bytes, token: str, timeout: float = 10) -> bool:
+    """Whether the server at an address takes nodes in by a join token (`K10...::USER:PASSWORD`)."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=ca.decode())
+    basic = base64.b64encode(token.partition("::")[2].encode()).decode()
+    link = _Named(address, port, context=context, timeout=timeout, name=name)
+    try:
+        link.request("GET", "/v1-k3s/config", headers={"Authorization": f"Basic {basic}"})
+        return link.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        link.close()
 
 
 class _Named(http.client.HTTPSConnection):

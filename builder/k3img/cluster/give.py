@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from k3img.cluster.seed import members, servers
+from k3img.cluster.store import ROTATION
 from k3img.errors import UsageError
 from k3img.node.model import DatastoreKind
 
@@ -31,7 +32,15 @@ class Gift:
 
 
 def gift(cluster: Cluster, node: Node, kept: Kept, *, new_datastore: bool) -> Gift:
-    """What it means to seed a node now. Raises `UsageError` when a datastore is asked of another node."""
+    """What it means to seed a node now.
+
+    Raises `UsageError` when a datastore is asked of another node, or the tokens are being changed.
+    """
+    if (kept.folder / ROTATION).exists():
+        raise UsageError(
+            f"the tokens of {cluster.name} are being changed, and some nodes have the new ones",
+            hint="First let `k3img cluster rotate-token` come to its end: run it again.",
+        )
     says: list[str] = []
     asks: list[str] = []
     before = kept.last(node.name)

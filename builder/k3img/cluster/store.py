@@ -32,6 +32,8 @@ TLS = "tls"
 SERVER, AGENT, NODES = "server-password", "agent-password", "nodes-key"
 KUBECONFIG = "kubeconfig.yaml"
 LEDGER = "ledger.yaml"
+ROTATION = "rotation.yaml"
+"""While new tokens are given to the nodes (`cluster/rotate.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,8 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from k3img.device.place import Place
 
 MAX_ANSWER = 8 << 20
@@ -48,13 +50,23 @@ class Client:
 
     def get(self, path: str, *, timeout: float = 10) -> bytes:
         """The answer's body. Raises `KubeError` when there is none, or its status is not 200."""
+        return self._send("GET", path, timeout=timeout)
+
+    def annotate(self, path: str, annotations: Mapping[str, str]) -> None:
+        """Add to an object's annotations. Raises `KubeError` when that is not allowed."""
+        body = json.dumps({"metadata": {"annotations": dict(annotations)}}).encode()
+        self._send("PATCH", path, body, ("Content-Type: application/merge-patch+json",))
+
+    def _send(
+        self, method: str, path: str, body: bytes = b"", headers: tuple[str, ...] = (), *, timeout: float = 10
+    ) -> bytes:
         try:
             context = self._prepare()
             with (
                 socket.create_connection(self._server, timeout=timeout) as plain,
                 context.wrap_socket(plain, server_hostname=self._server[0]) as link,
             ):
-                return exchange(link, self._server[0], path)
+                return exchange(link, self._server[0], path, method=method, body=body, headers=headers)
         except (OSError, ValueError, KeyError) as error:
             raise KubeError(str(error)) from error
 
@@ -128,12 +140,20 @@ def request(
     return int(status[0]), body
 
 
-def exchange(link: socket.socket, host: str, path: str) -> bytes:
-    """Send one GET, return the body of a 200. Raises `KubeError` for another status."""
-    status, body = request(link, host, "GET", path)
+def exchange(
+    link: socket.socket,
+    host: str,
+    path: str,
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    headers: tuple[str, ...] = (),
+) -> bytes:
+    """Send one request, return the body of a 200. Raises `KubeError` for another status."""
+    status, answer = request(link, host, method, path, body, headers=headers)
     if status != 200:
         raise KubeError(f"{path}: status {status}")
-    return body
+    return answer
 
 
 def plain_get(host: str, port: int, path: str, *, context: ssl.SSLContext | None = None) -> bytes:

@@ -28,6 +28,7 @@ def main(argv: Sequence[str], *, place: Place | None = None, system: System | No
         "discover": _discover,
         "cluster-reset": _cluster_reset,
         "status": _status,
+        "tokens": _tokens,
         "health": _health,
         "certs": _certs,
     }
@@ -122,6 +123,12 @@ def _status(place: Place, system: System) -> int:
     from k3img.device import status  # noqa: PLC0415
 
     return status.run(place, system)
+
+
+def _tokens(place: Place, system: System) -> int:
+    from k3img.device import tokens  # noqa: PLC0415
+
+    return tokens.run(place, system)
 
 
 def _health(place: Place, system: System) -> int:

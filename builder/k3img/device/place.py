@@ -33,6 +33,11 @@ class Place:
         return self.state / "seed"
 
     @property
+    def next_token(self) -> Path:
+        """While k3s changes the token in its datastore: the next one. After a power cut that may be it."""
+        return self.state / "token-next"
+
+    @property
     def run(self) -> Path:
         """What the services tell each other, gone at the next boot."""
         return self.root / "run/k3img"

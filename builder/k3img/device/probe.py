@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from k3img.node import names
 from k3img.node.model import EMPTY
 
 if TYPE_CHECKING:
@@ -29,12 +30,16 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeState:
-    """The Node in the API: whether it is Ready, kubelet's words when it is not, its labels."""
+    """The Node in the API: whether it is Ready, kubelet's words when it is not, its labels.
+
+    `offered` says that new join tokens wait for it.
+    """
 
     ready: bool
     reason: str = ""
     labels: Mapping[str, str] = field(default=EMPTY)
     version: str = ""
+    offered: bool = False
 
 
 def unit(system: System, name: str) -> Unit:
@@ -84,11 +89,14 @@ def node_state(raw: Any) -> NodeState:
     try:
         conditions = {item["type"]: item for item in raw["status"]["conditions"]}
         ready = conditions["Ready"]
+        notes = raw["metadata"].get("annotations") or {}
+        offer = str(notes.get(names.TOKENS, "")).partition(".")[0]
         return NodeState(
             ready=ready["status"] == "True",
             reason="" if ready["status"] == "True" else str(ready.get("message") or ready.get("reason", "")),
             labels=dict(raw["metadata"].get("labels") or {}),
             version=str(raw["status"].get("nodeInfo", {}).get("kubeletVersion", "")),
+            offered=bool(offer) and offer != notes.get(names.TOKENS_TAKEN),
         )
     except (KeyError, TypeError, AttributeError):
         return NodeState(ready=False, reason="its kubelet has not reported yet")

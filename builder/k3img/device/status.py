@@ -13,7 +13,7 @@ import signal
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from k3img.device import address, clock, files, image, links, observe, probe, report
+from k3img.device import address, clock, files, image, links, mdns, observe, probe, report
 from k3img.device.bootstrap import mark_bootstrapped
 from k3img.device.links import Address
 from k3img.device.observe import Mood, Seen, View
@@ -46,6 +46,9 @@ MISSES = 5
 LASTING = 20.0
 """Seconds that a passing state must last before it is written to the FAT."""
 
+NAME_EVERY = 20.0
+"""Seconds between two looks whether the node's name is known, and before the first one of a boot."""
+
 SAVE_CLOCK = 3600.0
 STEP = 86400.0
 """A clock that jumps further than this after k3s has started makes its certificates wrong."""
@@ -74,6 +77,7 @@ class Watch:
         self.resumed = False
         self._client: Client | None = None
         self._recall()
+        self.named = 0.0 if self.resumed else self.system.since_boot()
 
     @property
     def calm(self) -> bool:
@@ -148,6 +152,8 @@ class Watch:
         self._write_when_lasting(self.seen)
         self._mind_clock(self.seen)
         self._mind_node(self.seen)
+        self._mind_tokens(self.seen)
+        self._mind_name(self.seen)
 
     def _tell(self, view: View, seen: Seen) -> None:
         if view == self.view:
@@ -231,6 +237,20 @@ class Watch:
             files.write(self.place.state / "gone-labels", "\n".join(still))
         if seen.addresses and links.default_route(self.place) is None:
             address.route_services(self.place, self.system, seen.addresses[0])
+
+    def _mind_name(self, seen: Seen) -> None:
+        """Others find this node by its name, which systemd-resolved may have given up."""
+        if seen.outcome is None or not seen.outcome.hostname or not seen.addresses:
+            return
+        if self.system.since_boot() - self.named >= NAME_EVERY:
+            mdns.claim(self.place, self.system, seen.outcome.hostname)
+            self.named = self.system.since_boot()
+
+    def _mind_tokens(self, seen: Seen) -> None:
+        """Have new join tokens taken; a unit of its own may write them."""
+        troubled = seen.node is None and seen.unit.restarts > 0 and self.place.next_token.exists()
+        if troubled or (seen.node is not None and seen.node.offered):
+            self.system.run(["systemctl", "--no-block", "start", "k3img-tokens.service"])
 
 
 def console_names(place: Place) -> tuple[str, ...]:

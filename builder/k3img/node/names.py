@@ -12,6 +12,12 @@ PORT: Final = 6443
 DIGITS: Final = 6
 """Of the CA's hash, so that two clusters of the same names on one network do not meet."""
 
+TOKENS: Final = "k3img.io/tokens"
+"""Annotation of a Node: new join tokens for it, sealed with its node password (`node/wrapped.py`)."""
+
+TOKENS_TAKEN: Final = "k3img.io/tokens-taken"
+"""Annotation of a Node: the name of the offer that it took last."""
+
 
 def server_name(cluster: str) -> str:
     """A name that every server's certificate has: addresses may change, this does not."""

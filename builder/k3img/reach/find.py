@@ -32,7 +32,7 @@ class Place:
     """An address where an API may be, and how we know it.
 
     `node` is who should be there, '' for anybody; `host` the name by which that machine answers mDNS (two
-    machines never have the same), `state` what it says of itself.
+    machines never have the same).
     """
 
     address: str
@@ -40,7 +40,6 @@ class Place:
     how: str
     node: str = ""
     host: str = ""
-    state: str = ""
 
 
 def named(text: str) -> Place:
@@ -111,9 +110,9 @@ def _published(service: ServiceInfo, names: Mapping[str, str]) -> Iterator[Place
     node = said.get("node", "")
     if node not in names or names[node].rpartition("-")[2] != said.get("cluster"):
         return  # another cluster's
-    host, state = (service.server or "").removesuffix(".local."), said.get("state", "")
+    host = (service.server or "").removesuffix(".local.")
     for address in _usable(service.ip_addresses_by_version(IPVersion.All)):
-        yield Place(address=address, how="mDNS", node=node, host=host, state=state)
+        yield Place(address=address, how="mDNS", node=node, host=host)
 
 
 def _usable(addresses: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Sequence[str]:

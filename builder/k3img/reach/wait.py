@@ -99,8 +99,6 @@ def _seen(
         return replace(seen, says=_twins(own))
     node = nodes.get(name)
     if node is None:
-        if place is not None and place.state:
-            return replace(seen, says=place.state)
         known = [answers[item] for item in own or places if answers[item]]
         if api is not None:
             return replace(seen, says="has not joined yet")

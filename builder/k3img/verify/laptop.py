@@ -42,10 +42,11 @@ class Laptop:
         (self._root / f"profiles/{self._name}.yaml").write_text(json.dumps(made))
 
     def k3img(self, command: str, *words: str, timeout: float = 300) -> str:
-        """Run `k3img COMMAND --tree . ... CLUSTER`; returns what it prints. Raises `ProgramError`."""
-        argv = (*self._where, sys.executable, "-m", "k3img", command, "--tree", str(self._root), *words)
+        """Run `k3img COMMAND --tree . ...` for the cluster; returns what it prints. Raises `ProgramError`."""
+        whose = ("--profile", self._name) if command.startswith("cluster ") else (self._name,)
+        argv = (*self._where, sys.executable, "-m", "k3img", *command.split(), "--tree", str(self._root))
         return proc.run(
-            [*argv, self._name], env={"K3IMG_SECRETS": str(self._kept.folder.parent)}, timeout=timeout
+            [*argv, *words, *whose], env={"K3IMG_SECRETS": str(self._kept.folder.parent)}, timeout=timeout
         )
 
     @property

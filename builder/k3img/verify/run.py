@@ -137,7 +137,8 @@ def _scenario(
         running.failed = status != pytest.ExitCode.OK
         if plugin.ended is not None:
             raise plugin.ended
-        if status == pytest.ExitCode.INTERRUPTED:
+        # pytest calls it an interruption, too, when a file of checks cannot be loaded.
+        if status == pytest.ExitCode.INTERRUPTED and not plugin.harness_error:
             raise KeyboardInterrupt
     if plugin.harness_error or status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise VerifyError(f"the checks in {folder} cannot be run", details=plugin.harness_error)

@@ -80,9 +80,6 @@ func (s *Server) makeToken() error {
 		if s.token, err = token.Parse(configured, "server"); err != nil {
 			return err
 		}
-		if stored.Password != "" && stored.Password != s.token.Password {
-			return fmt.Errorf("bootstrap data already found and encrypted with different token")
-		}
 	case stored.Password != "":
 		s.token = stored
 	default:

@@ -70,6 +70,9 @@ func (s *Server) Run(ctx context.Context) error {
 		stopStore()
 		waitStore()
 	}()
+	if err := s.checkBootstrap(ctx); err != nil {
+		return err
+	}
 	apiDone := s.startAPI(ctx)
 	defer func() {
 		cancel()

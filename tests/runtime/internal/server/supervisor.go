@@ -195,6 +195,9 @@ func (s *Server) rotateToken(w http.ResponseWriter, r *http.Request, _ caller) e
 	s.tokenLock.Lock()
 	defer s.tokenLock.Unlock()
 	fresh.CAHash, fresh.User = s.token.CAHash, "server"
+	if err := s.moveBootstrap(r.Context(), fresh); err != nil {
+		return err
+	}
 	if err := certs.WriteFile(s.dir("token"), []byte(fresh.String()+"\n"), 0o600); err != nil {
 		return err
 	}
