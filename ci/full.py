@@ -45,6 +45,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     entries = ledger.read(LEDGER)
     parts = chosen(options.only)
+    if options.history:
+        names = {part.name for part in parts}
+        print("\n".join(ledger.history(entry for entry in entries if entry.part in names)))
+        return 0
     print("\n".join(estimate(parts, entries)), flush=True)
     if options.list:
         return 0
@@ -77,6 +81,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--only", action="append", default=[], metavar="NAME", choices=names, help="run this; again for more")
     add("--resume", action="store_true", help="leave out what passed for this commit and this image")
     add("--list", action="store_true", help="only say what there is and how long it takes")
+    add(
+        "--history", action="store_true", help="only say what the ledger has: runs, passes in a row, failures"
+    )
     add("--runtime", default="auto", choices=["auto", "k3s", "standin"], help="as for ci/test")
     return parser.parse_args(arguments)
 

@@ -63,6 +63,22 @@ def passed(entries: Iterable[Entry], part: str, *, state: str, image: str) -> En
     return last if last is not None and last.passed else None
 
 
+def history(entries: Iterable[Entry]) -> list[str]:
+    """For people: each part with each image, its passes in a row up to now, and every failure on the way."""
+    runs: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        runs.setdefault((entry.image, entry.part), []).append(entry)
+    lines = [f"{'image':14}{'part':28}{'runs':>5}  passes in a row"]
+    for (image, part), each in runs.items():
+        failures = [number for number, entry in enumerate(each, 1) if not entry.passed]
+        row = len(each) - (failures[-1] if failures else 0)
+        lines.append(f"{image[:12] or '-':14}{part:28}{len(each):5}  {row}")
+        lines += [
+            f"{'':14}{each[n - 1].began} FAILED: {each[n - 1].why}  ({each[n - 1].log})" for n in failures
+        ]
+    return lines
+
+
 def minutes(entries: Iterable[Entry], part: str, default: float) -> float:
     """How long the part will take: as long as when it passed here last, else `default`."""
     seconds = [entry.seconds for entry in entries if entry.part == part and entry.passed]

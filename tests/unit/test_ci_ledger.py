@@ -124,3 +124,13 @@ def test_a_run_goes_into_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (first.passed, first.why) == (False, "the node is not Ready")
     assert (second.passed, second.why) == (False, "not done after 80 minutes, so it was ended")
     assert full.table((first, second))[-1] == "0 passed, 2 failed; image abc"
+
+
+def test_the_history_counts_passes_in_a_row_and_hides_no_failure() -> None:
+    other = replace(ENTRY, image="def")
+    said = ledger.history((ENTRY, ENTRY, FAILED, ENTRY, other, ENTRY))
+    rows = [line.split() for line in said]
+    assert ["abc", "etcd", "5", "2"] in rows
+    assert ["def", "etcd", "1", "1"] in rows
+    assert [line for line in said if "FAILED: exit status 5  (x.log)" in line]
+    assert ["abc", "etcd", "1", "0"] in [line.split() for line in ledger.history((FAILED,))]
