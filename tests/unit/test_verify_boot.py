@@ -241,3 +241,10 @@ def test_kvm_for_another_architecture_is_refused_not_ignored(
     assert "--accel" in str(said.value.hint)
     assert cli.chosen_accel("auto", box, tree, Arch.ARM64) is Accel.TCG
     assert cli.chosen_accel("kvm", box, tree, Arch.X86_64) is Accel.KVM
+
+
+def test_logs_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
+    for name in ("join-1.console.log", "join-1.qemu.log", "report.html", "join-1.qcow2"):
+        (tmp_path / name).touch()
+    boot.forget(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["join-1.qcow2", "report.html"]

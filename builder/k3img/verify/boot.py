@@ -32,6 +32,9 @@ DISK = 8 * GIB
 QEMU = {Arch.X86_64: "qemu-system-x86_64", Arch.ARM64: "qemu-system-aarch64"}
 SERIAL = {Arch.X86_64: "ttyS0", Arch.ARM64: "ttyAMA0"}
 
+LOGS = ("console.log", "qemu.log")
+"""What is kept of a machine."""
+
 TESTS_SERIAL = "k3imgtest"
 """Serial of the read-only disk with the tests' container images: /dev/disk/by-id/virtio-k3imgtest."""
 
@@ -161,9 +164,16 @@ def _disks(
     return tuple(disks)
 
 
+def forget(folder: Path) -> None:
+    """Remove the logs that machines of an earlier run have left in a folder."""
+    for path in folder.iterdir():
+        if any(path.name.endswith(f".{name}") for name in LOGS):
+            path.unlink()
+
+
 def _keep(private: Path, folder: Path, label: str) -> None:
     """Save what explains a machine's end."""
-    for name in ("console.log", "qemu.log"):
+    for name in LOGS:
         if (private / name).exists():
             kept = folder / f"{label}.{name}"
             shutil.copyfile(private / name, kept)

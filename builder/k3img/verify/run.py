@@ -62,6 +62,8 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
     """
     began, clock = datetime.now(UTC), time.monotonic()
     digest = released.measure(image)
+    if options.keep is not None:
+        boot.forget(options.keep)
     plugins = [_scenario(name, image, toolbox, tree, accel, options) for name in options.scenarios]
     checks = [check for plugin in plugins for check in plugin.checks]
     checks.append(_unchanged(image))
