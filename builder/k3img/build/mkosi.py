@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from k3img import proc
+from k3img.build.prune import used
 from k3img.errors import BuildError, ProgramError
 from k3img.tools.mkosi import steps
 from k3img.tools.publish import new_folder, remove
@@ -68,6 +69,7 @@ def build_initrd(
             # mkosi leaves the initrd under its name and links `initrd` to it.
             for extra in folder.glob("initrd"):
                 extra.unlink()
+    used(place)
     return place
 
 
@@ -99,6 +101,7 @@ def build_image(
     if refresh or not stamp.exists():
         remove(place)
     make_folder(place)
+    used(place)
     taken = datetime.now(UTC)
     try:
         run(

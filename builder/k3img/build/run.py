@@ -15,6 +15,7 @@ import zstandard
 from k3img import log, proc
 from k3img.build import firmware, manifest, mkosi, packages, selfrun, workspace
 from k3img.build.model import Image, Request, Supplies
+from k3img.build.prune import prune, used
 from k3img.errors import BuildError
 from k3img.image import blockmap
 from k3img.plan.inputs import file_digest
@@ -82,7 +83,9 @@ def build(plan: Plan, request: Request, *, tree: Tree, lock: Lock | None = None)
             raw = sparse_image(plan, work)
             found = facts(work, initrd, toolbox, runtime, boot, taken) | {"locked": request.locked}
             described = manifest.describe(plan, raw, artifact, facts=found)
-            return publish(plan, request, work, raw, described, phases)
+            image = publish(plan, request, work, raw, described, phases)
+            prune(tree.cache)
+            return image
         except OSError as error:
             raise BuildError(
                 f"cannot write {error.filename or work.root}: {error.strerror}",
@@ -163,6 +166,7 @@ def unpack_runtime(
                 run_self = selfrun.self_unpacker(toolbox.mkosi, artifact.arch, work.log)
                 unpacked: Runtime = unpack(artifact, made / "k3s", run_self=run_self)
                 (made / "version").write_text(unpacked.version, encoding="utf-8")
+    used(folder)
     return folder / "k3s"
 
 
