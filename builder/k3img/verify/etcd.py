@@ -20,11 +20,12 @@ READY_SECONDS = 240
 
 TLS = "/var/lib/rancher/k3s/server/tls/etcd"
 
+# k3s serves HTTP beside gRPC, on a port of its own (listen-client-http-urls).
 ASK = f"""
 import ssl, sys, urllib.request
 context = ssl.create_default_context(cafile="{TLS}/server-ca.crt")
 context.load_cert_chain("{TLS}/client.crt", "{TLS}/client.key")
-url = "https://127.0.0.1:2379/v3/" + sys.argv[1]
+url = "https://127.0.0.1:2382/v3/" + sys.argv[1]
 answer = urllib.request.urlopen(urllib.request.Request(url, b"{{}}"), timeout=20, context=context)
 print(answer.read().decode())
 """
