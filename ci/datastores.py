@@ -54,7 +54,8 @@ def mariadb(folder: Path) -> tuple[list[str], str]:
     data = folder / "mariadb"
     do("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db")
     argv = [
-        "mariadbd", "--no-defaults", "--user=root", f"--datadir={data}", f"--init-file={first}",
+        "mariadbd", "--no-defaults", "--skip-name-resolve", "--user=root",
+        f"--datadir={data}", f"--init-file={first}",
         "--bind-address=127.0.0.1", f"--socket={folder}/socket", f"--pid-file={folder}/pid",
     ]  # fmt: skip
     return argv, f"mysql://k3s:{PASSWORD}@tcp(127.0.0.1:3306)/k3s"
