@@ -49,8 +49,12 @@ exec "$@"
 def mariadb(folder: Path) -> tuple[list[str], str]:
     """What starts a new MariaDB, and its URL."""
     first = folder / "first.sql"
-    user = f"CREATE USER k3s@'%' IDENTIFIED BY '{PASSWORD}';"
-    first.write_text(f"CREATE DATABASE k3s; {user} GRANT ALL ON k3s.* TO k3s@'%';\n")
+    # A statement on each line: MariaDB reads no further in one.
+    first.write_text(
+        "CREATE DATABASE k3s;\n"
+        f"CREATE USER k3s@'%' IDENTIFIED BY '{PASSWORD}';\n"
+        "GRANT ALL ON k3s.* TO k3s@'%';\n"
+    )
     data = folder / "mariadb"
     do("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}", "--skip-test-db")
     argv = [

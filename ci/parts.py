@@ -345,7 +345,7 @@ PARTS = (
     Part("x86-cloud", 18, "the cloud profile", x86_cloud),
     Part("x86-debug", 10, "the debug profile's root console", x86_debug),
     Part("etcd", 18, "etcd in the place of sqlite", etcd),
-    Part("datastores", 8, "MariaDB, etcd and NATS under the stand-in's server", datastores.run),
+    Part("datastores", 3, "MariaDB, etcd and NATS under the stand-in's server", datastores.run),
     Part("ssh", 12, "keys get in by ssh, passwords and other keys do not", ssh),
     *(Part(f"lab-{name}", 15, one.purpose, partial(scenario, name=name)) for name, one in CLUSTERS.items()),
     Part("arm64", 60, "an image for ARM machines with UEFI", arm64),
