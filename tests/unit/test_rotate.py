@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from tests.unit.nodes import FakeSystem
 from tests.unit.test_cluster import HA, kept, profile
 
+from k3img.cli.reach import rotate_token
 from k3img.cluster import give, rotate, store
 from k3img.cluster.api import Answer, ApiError
 from k3img.cluster.seed import members
@@ -426,3 +428,22 @@ def test_a_node_that_does_not_take_them_is_named_and_the_next_call_goes_on(
     assert cluster.order == ["a", "b", "c", "d"], "nobody is offered anything twice"
     with pytest.raises(UsageError, match="a server is needed"):
         change(shop, secrets, []).run("abc", now=NOW)
+
+
+def test_the_command_asks_for_nodes_that_there_are(
+    tree: Tree, shop: Cluster, secrets: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_out: list[str] = []
+    monkeypatch.setattr(reach.Change, "run", lambda _self, without, **_: left_out.extend(without))
+
+    def run(*words: str) -> str:
+        place = ["--tree", str(tree.root), "--profile", "lab"]
+        return CliRunner().invoke(rotate_token, [*place, *words], catch_exceptions=False).output
+
+    with pytest.raises(UsageError, match="lab has no node x, z"):
+        run("--without", "z", "--without", "x", "--without", "d")
+    assert not left_out
+    said = run("--without", "d")
+    assert left_out == ["d"]
+    assert "kubectl delete node d" in said
+    assert str(secrets.folder) in said
