@@ -48,3 +48,24 @@ def test_behind_a_router(shop: LabCluster, evidence: Callable[[object], None]) -
     said = laptop.k3img("wait", "--address", shop["a-1"].lease.address, "--timeout", "120")
     evidence(said)
     assert "all Ready after" in said
+
+
+def test_twins(shop: LabCluster, evidence: Callable[[object], None]) -> None:
+    """A second machine with the agent's seed: both are named with their MACs, and nobody says Ready."""
+    shop.twin("a-2")
+    shop.flash("a-2b")
+    shop.power_on("a-2b")
+    laptop = Laptop(shop)
+    shop.wait_until(
+        "both machines to be seen",
+        lambda: "several machines are this node" in laptop.k3img("nodes"),
+        timeout=240,
+        evidence=lambda: laptop.k3img("nodes"),
+    )
+    said = laptop.k3img("nodes")
+    evidence(said)
+    for name in ("a-2", "a-2b"):
+        assert f"{shop[name].lease.address} ({shop[name].lease.mac})" in said
+    with pytest.raises(ProgramError) as caught:
+        laptop.k3img("wait", "--timeout", "5")
+    assert "s: a-2" in caught.value.details
