@@ -202,6 +202,7 @@ class LabCluster(Waits):
             node.name: bed.member(f"{label}-{node.name}", node, rtc=rtc) for node in cluster.nodes
         }
         self.stretch = self._stretch()
+        self._drawn: set[str | None] = set()
 
     def __getitem__(self, name: str) -> Member:
         return self.members[name]
@@ -333,7 +334,10 @@ class LabCluster(Waits):
         return self.now() - last
 
     def _draw(self, member: Member) -> None:
-        """Keep a machine's boot for the report's timeline."""
+        """Keep a machine's boot for the report's timeline, unless it is there already."""
+        if (boot := member.machine.channel.boot) in self._drawn:
+            return
+        self._drawn.add(boot)
         since = member.machine.powered_on
         mark = Mark(name="node Ready", at=self.now() - since)
         spans: tuple[timeline.Span, ...] = ()
