@@ -91,9 +91,9 @@ class Member:
         return names.unit(self.node.role)
 
     def status(self) -> str:
-        """The last line that the node told programs on its console."""
-        lines = [line for line in self.machine.console().splitlines() if line.startswith("k3img: ")]
-        return lines[-1] if lines else ""
+        """The last line that the node told programs on its console since its power was last switched on."""
+        said = [line.text for line in self.machine.console_lines() if line.text.startswith("k3img: ")]
+        return said[-1] if said else ""
 
 
 class Bed:

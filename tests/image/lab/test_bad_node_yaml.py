@@ -51,7 +51,7 @@ def test_wrong_network(bed: Bed, evidence: Callable[[object], None]) -> None:
     member = wrong["b-1"]
     wrong.flash()
     text = member.card.read("node.yaml")
-    text = text.rstrip("\r\n") + "\naddress: 192.168.99.5/24\ngateway: 192.168.99.1\n"
+    text = text.replace("address: dhcp", "address: 192.168.99.5/24\ngateway: 192.168.99.1")
     member.card.write("node.yaml", text)
     wrong.power_on("b-1")
     wrong.wait_until(

@@ -30,10 +30,10 @@ def shop(bed: Bed) -> LabCluster:
     return made
 
 
-def edit(shop: LabCluster, name: str, *lines: str, without: str = "") -> None:
-    """Put lines into the node.yaml on a card, as an editor does; without those that begin with a word."""
-    card = shop[name].card
-    kept = [row for row in card.read("node.yaml").splitlines() if not (without and row.startswith(without))]
+def edit(shop: LabCluster, name: str, *lines: str) -> None:
+    """Put lines into the node.yaml on a card, as an editor does, in the place of those with the same keys."""
+    card, keys = shop[name].card, {line.partition(":")[0] for line in lines}
+    kept = [row for row in card.read("node.yaml").splitlines() if row.partition(":")[0] not in keys]
     card.write("node.yaml", "\n".join([*kept, *lines]) + "\n")
 
 
@@ -69,7 +69,7 @@ def test_refused(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     """A new role, an etcd member's address and taints are not: the node runs on as it was, and says so."""
     shop.power_off(*NAMES)
     edit(shop, "s-1", "address: 10.77.0.71/24", f"gateway: {shop.bed.host}")
-    edit(shop, "a-1", "role: server", "taints: ['only=this:NoSchedule']", without="role:")
+    edit(shop, "a-1", "role: server", "taints: ['only=this:NoSchedule']")
     shop.power_on(*NAMES)
     shop.wait_ready(*NAMES, seen_by="s-1")
     server_says, agent_says = notes(shop, "s-1"), notes(shop, "a-1")

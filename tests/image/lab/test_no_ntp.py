@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import ssl
 import time
@@ -48,7 +49,10 @@ def test_join(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     issued = int(time.time()) + IMAGE_AGE * DAY
 
     def later(files: dict[str, bytes]) -> dict[str, bytes]:
-        return files | {"node.yaml": re.sub(rb"issued: \d+", b"issued: %d" % issued, files["node.yaml"])}
+        when = f'issued: "{dt.datetime.fromtimestamp(issued, dt.UTC):%Y-%m-%dT%H:%M:%SZ}"'.encode()
+        text, count = re.subn(rb'issued: "[^"]*"', when, files["node.yaml"])
+        assert count == 1
+        return files | {"node.yaml": text}
 
     shop.flash(change=later)
     shop.power_on(*NAMES)

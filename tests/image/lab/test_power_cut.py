@@ -44,7 +44,7 @@ def status_written(_shop: LabCluster, member: Member) -> bool:
 
 def k3s_starts(_shop: LabCluster, member: Member) -> bool:
     """The server was found, and k3s starts for the first time."""
-    return "state=starting" in member.status()
+    return member.machine.on and "state=starting" in member.status()
 
 
 def joined(shop: LabCluster, member: Member) -> bool:

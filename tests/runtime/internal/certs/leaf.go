@@ -92,7 +92,7 @@ func (ca *CA) Issue(leaf Leaf, public crypto.PublicKey, now time.Time) ([]byte, 
 	template := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: leaf.CommonName, Organization: leaf.Organizations},
-		NotBefore:    later(now.Add(-backdate), ca.Chain[0].NotBefore).UTC(),
+		NotBefore:    ca.Chain[0].NotBefore.UTC(), // as k3s: peers whose clocks are behind believe it too
 		NotAfter:     earlier(now.Add(leafLife), ca.Chain[0].NotAfter).UTC(),
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 	}
@@ -188,13 +188,6 @@ func sorted(names []string) []string {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func earlier(a, b time.Time) time.Time {
