@@ -48,12 +48,10 @@ func (s *Server) withStore(ctx context.Context, use func(context.Context, *clien
 	return use(ctx, client)
 }
 
-// create and remove are the only transactions of their kind that kine knows.
+// create makes a key unless it is there: two servers may start at once. It and
+// remove are the only transactions of their kind that kine knows.
 func create(ctx context.Context, client *clientv3.Client, key, value string) error {
-	done, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).Then(clientv3.OpPut(key, value)).Commit()
-	if err == nil && !done.Succeeded {
-		err = fmt.Errorf("%s exists", key)
-	}
+	_, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).Then(clientv3.OpPut(key, value)).Commit()
 	return err
 }
 
