@@ -328,3 +328,11 @@ def test_two_machines_that_are_one_node_are_shown_with_their_macs(
     assert not seen.complete
     assert "127.0.0.1 (dc:a6:32:00:00:02)" in two.says
     assert "127.0.0.2 (MAC unknown)" in two.says
+
+
+def test_a_machine_that_is_there_and_has_not_joined(tmp_path: Path, lab: Cluster, secrets: Kept) -> None:
+    with api(secrets.secrets, tmp_path, Answers([node("one")])) as port:
+        agent = Place(address="127.0.0.1", port=1, how="mDNS", node="two", host="two-a")
+        two = look(lab, secrets, at(port), agent).nodes[1]
+    assert (two.place, two.ready) == (agent, False)
+    assert two.says == "has not joined yet: its screen and status.txt say what it waits for"

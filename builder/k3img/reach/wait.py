@@ -101,7 +101,8 @@ def _seen(
     if node is None:
         known = [answers[item] for item in own or places if answers[item]]
         if api is not None:
-            return replace(seen, says="has not joined yet")
+            there = ": its screen and status.txt say what it waits for" if place else ""
+            return replace(seen, says=f"has not joined yet{there}")
         return replace(seen, says=known[0] if known else seen.says)
     if seen.place is None and len(nodes) == 1:
         seen = replace(seen, place=api, api=api is not None)
