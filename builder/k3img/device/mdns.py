@@ -1,7 +1,7 @@
 """The node's own name on the network: systemd-resolved publishes it, and may think that it is taken.
 
-It takes its own probe for another machine's when addresses come while it asks (systemd issue 42072; seen in
-2 of 3 boots of emulated machines), and goes on under a name that nobody looks for. Started anew, with its
+It takes its own probe for another machine's when addresses come while it asks (systemd issue 42072; emulated
+machines do it often), and goes on under a name that nobody looks for. Started anew, with its
 addresses there, it keeps the name; a machine that really has a twin loses it again.
 """
 
