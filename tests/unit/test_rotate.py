@@ -45,7 +45,7 @@ def test_only_the_same_password_unseals(size: int) -> None:
     content = bytes(number % 251 for number in range(size))
     text = wrapped.seal("password", NONCE, content)
     assert wrapped.unseal("password", text) == content
-    assert wrapped.name(text) == NONCE.hex()
+    assert names.offer_name(text) == NONCE.hex()
     assert size < 8 or content.hex() not in text
     with pytest.raises(ValueError, match="this node's password"):
         wrapped.unseal("another", text)
@@ -112,6 +112,8 @@ def test_no_seed_is_given_while_tokens_are_changed(secrets: Kept, shop: Cluster)
     rotation = rotate.begin(secrets, "a")
     with pytest.raises(UsageError, match="are being changed"):
         give.gift(shop, node, secrets, new_datastore=False)
+    with pytest.raises(UsageError, match="are being changed"):
+        give.shared(shop, secrets)
     rotate.finish(secrets, rotation, now=NOW)
     give.gift(shop, node, secrets, new_datastore=False)
 
@@ -347,7 +349,7 @@ class FakeCluster:
             notes.update(body["metadata"]["annotations"])
             self.order.append(name)
         elif names.TOKENS in notes and name not in self.deaf:
-            notes[names.TOKENS_TAKEN] = wrapped.name(notes[names.TOKENS])
+            notes[names.TOKENS_TAKEN] = names.offer_name(notes[names.TOKENS])
             self.away = 1
         return Answer(status=200, text=json.dumps(self.node(name)))
 

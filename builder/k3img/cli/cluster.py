@@ -15,7 +15,6 @@ import click
 
 from k3img.cli.common import load_profile, profile_file, profile_option, shown, tree_option
 from k3img.cluster import found, give, sealed, seed, store
-from k3img.cluster.give import Gift
 from k3img.cluster.store import Given
 from k3img.errors import UsageError
 from k3img.tree import give_to_caller
@@ -23,6 +22,7 @@ from k3img.tree import give_to_caller
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from k3img.cluster.give import Gift
     from k3img.cluster.store import Kept
     from k3img.node.model import Node
     from k3img.profile.model import Cluster, Profile
@@ -227,10 +227,11 @@ def prepare(tree: Tree, wanted: Profile, profile: str, asked: Asked) -> Prepared
 
 def _prepare_shared(tree: Tree, wanted: Profile, profile: str) -> Prepared:
     kept = secrets_of(tree, wanted, profile, make=True)
+    gift = give.shared(wanted.cluster, kept)
     files = seed.shared(
         wanted.cluster, kept.secrets, issued=int(time.time()), registries=dict(wanted.k3s.registries)
     )
-    cluster, gift = wanted.cluster.name, Gift(bootstrap=False)
+    cluster = wanted.cluster.name
     return Prepared(
         cluster=cluster,
         gift=gift,
@@ -251,7 +252,7 @@ def _note(kept: Kept, node: str, gift: Gift, medium: str) -> None:
         Given(
             node=node,
             seed=str(uuid.uuid4()),
-            when=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            when=store.stamp(datetime.now(UTC)),
             medium=medium,
             bootstrap=gift.bootstrap,
         )

@@ -15,7 +15,7 @@ from k3img.cluster import found
 from k3img.cluster.api import with_server
 from k3img.cluster.kubeconfig import url
 from k3img.cluster.seed import members
-from k3img.cluster.store import write_kubeconfig
+from k3img.cluster.store import stamp, write_kubeconfig
 from k3img.errors import ProfileError, UsageError, VerifyError
 from k3img.log import line
 from k3img.profile.load import names
@@ -115,7 +115,7 @@ def rotate_token(
         tell=lambda text: click.echo(f"  {text}"),
         timeout=timeout,
     )
-    change.run(without, now=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    change.run(without, now=stamp(datetime.now(UTC)))
     click.echo(f"  all have them; seeds written from now on, too. Keep a copy of {target.kept.folder}")
     for node in without:
         click.echo(f"  {node} is out: `kubectl delete node {node}`, or write its card anew")

@@ -36,11 +36,7 @@ def gift(cluster: Cluster, node: Node, kept: Kept, *, new_datastore: bool) -> Gi
 
     Raises `UsageError` when a datastore is asked of another node, or the tokens are being changed.
     """
-    if (kept.folder / ROTATION).exists():
-        raise UsageError(
-            f"the tokens of {cluster.name} are being changed, and some nodes have the new ones",
-            hint="First let `k3img cluster rotate-token` come to its end: run it again.",
-        )
+    _settled(cluster, kept)
     says: list[str] = []
     asks: list[str] = []
     before = kept.last(node.name)
@@ -66,6 +62,21 @@ def gift(cluster: Cluster, node: Node, kept: Kept, *, new_datastore: bool) -> Gi
         return Gift(bootstrap=True, says=tuple(says), asks=tuple(asks))
     says.append(f"{node.name} comes back as one that joins: the datastore is of {first.when}.")
     return Gift(bootstrap=False, says=tuple(says), asks=tuple(asks))
+
+
+def shared(cluster: Cluster, kept: Kept) -> Gift:
+    """What it means to give the agents the seed that they share. Raises `UsageError` as `gift` does."""
+    _settled(cluster, kept)
+    return Gift(bootstrap=False)
+
+
+def _settled(cluster: Cluster, kept: Kept) -> None:
+    """Raise `UsageError` while the tokens are being changed: a seed would have the old ones."""
+    if (kept.folder / ROTATION).exists():
+        raise UsageError(
+            f"the tokens of {cluster.name} are being changed, and some nodes have the new ones",
+            hint="First let `k3img cluster rotate-token` come to its end: run it again.",
+        )
 
 
 def agreed(gift: Gift, given: tuple[str, ...]) -> None:

@@ -36,6 +36,11 @@ ROTATION = "rotation.yaml"
 """While new tokens are given to the nodes (`cluster/rotate.py`)."""
 
 
+def stamp(when: dt.datetime) -> str:
+    """A time in UTC as the ledger and the list of old passwords have it."""
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given:
     """A seed that was given to a node: when (UTC), on which medium, may it make a datastore."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from k3img.device.place import Place
 
+MERGE = "application/merge-patch+json"
+"""What a PATCH of ours sends: what is not in it stays as it is."""
+
 MAX_ANSWER = 8 << 20
 _FIELD = re.compile(
     r"^\s*(server|(?:certificate-authority|client-certificate|client-key)(?:-data)?):\s*(\S+)", re.M
@@ -55,7 +58,7 @@ class Client:
     def annotate(self, path: str, annotations: Mapping[str, str]) -> None:
         """Add to an object's annotations. Raises `KubeError` when that is not allowed."""
         body = json.dumps({"metadata": {"annotations": dict(annotations)}}).encode()
-        self._send("PATCH", path, body, ("Content-Type: application/merge-patch+json",))
+        self._send("PATCH", path, body, (f"Content-Type: {MERGE}",))
 
     def _send(
         self, method: str, path: str, body: bytes = b"", headers: tuple[str, ...] = (), *, timeout: float = 10

@@ -120,8 +120,7 @@ def gone_labels(place: Place) -> tuple[str, ...]:
 
 def _last_words(system: System, unit: str) -> str:
     """The last line of k3s' own that speaks of an error, or the last that says how it ended."""
-    argv = ["journalctl", "--boot", "--unit", unit, "--lines=60", "--output=cat", "--no-pager"]
-    said = system.run(argv, timeout=30).output.splitlines()
+    said = probe.journal(system, unit, lines=60)
     ours = [line for line in said if not line.startswith(("Failed to start", "Starting ", "Stopped "))]
     bad = [
         line for line in ours if any(word in line.lower() for word in ("fatal", "error", "panic", "failed"))

@@ -56,6 +56,12 @@ def unit(system: System, name: str) -> Unit:
     )
 
 
+def journal(system: System, unit: str, *, lines: int) -> list[str]:
+    """The last lines of a unit's journal in this boot."""
+    argv = ["journalctl", "--boot", "--unit", unit, f"--lines={lines}", "--output=cat", "--no-pager"]
+    return system.run(argv, timeout=30).output.splitlines()
+
+
 def target(system: System) -> str:
     """The last of systemd's targets on the way up that was reached; empty when none is."""
     names = ("multi-user.target", "basic.target", "sysinit.target")
@@ -89,14 +95,12 @@ def node_state(raw: Any) -> NodeState:
     try:
         conditions = {item["type"]: item for item in raw["status"]["conditions"]}
         ready = conditions["Ready"]
-        notes = raw["metadata"].get("annotations") or {}
-        offer = str(notes.get(names.TOKENS, "")).partition(".")[0]
         return NodeState(
             ready=ready["status"] == "True",
             reason="" if ready["status"] == "True" else str(ready.get("message") or ready.get("reason", "")),
             labels=dict(raw["metadata"].get("labels") or {}),
             version=str(raw["status"].get("nodeInfo", {}).get("kubeletVersion", "")),
-            offered=bool(offer) and offer != notes.get(names.TOKENS_TAKEN),
+            offered=bool(names.untaken(raw["metadata"].get("annotations") or {})),
         )
     except (KeyError, TypeError, AttributeError):
         return NodeState(ready=False, reason="its kubelet has not reported yet")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from k3img.device import trust
 from k3img.device.discover import Report
-from k3img.device.kube import KubeError, request, trusting
+from k3img.device.kube import MERGE, KubeError, request, trusting
 from k3img.device.probe import node_state
 from k3img.node.medium import ADMIN
 from k3img.node.names import PORT
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 ANNOTATION = "etcd.k3s.cattle.io/"
 LIMIT, PAUSE = 20, 3.0
 """Looks at the Node until its member is out, and seconds between them."""
-
-MERGE = "application/merge-patch+json"
 
 
 class Api:

@@ -6,13 +6,11 @@ to, makes k3s change that first (facts: k3s joining; `k3s token rotate`). k3s re
 
 from __future__ import annotations
 
-import base64
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
-from k3img.device import files, outcome
-from k3img.device.kube import Client, KubeError, request, trusting
+from k3img.device import files, outcome, probe, trust
+from k3img.device.kube import Client, KubeError
 from k3img.node import names, wrapped
 from k3img.node.medium import AGENT_TOKEN, NODE_PASSWORD, TLS, TOKEN
 
@@ -41,13 +39,12 @@ def run(place: Place, system: System) -> int:
     client = Client(place)
     path = f"/api/v1/nodes/{result.node}"
     said: dict[str, str] = client.json(path)["metadata"].get("annotations") or {}
-    offer = said.get(names.TOKENS, "")
-    wanted = wrapped.name(offer)
-    if not wanted or said.get(names.TOKENS_TAKEN) == wanted:
+    wanted = names.untaken(said)
+    if not wanted:
         return 0
     fresh = files.read_text(place.state / TAKEN) != wanted
     if fresh:
-        _take(place, result.cluster, offer)
+        _take(place, result.cluster, said[names.TOKENS])
     client.annotate(path, {names.TOKENS_TAKEN: wanted})
     if fresh:
         files.write(place.state / TAKEN, wanted)
@@ -58,10 +55,10 @@ def run(place: Place, system: System) -> int:
 
 def _take(place: Place, cluster: str, offer: str) -> None:
     """Write the offered tokens where k3s and the next boot find them."""
-    password = (files.read_text(place.seed / NODE_PASSWORD) or "").strip()
+    password = files.read_text(place.seed / NODE_PASSWORD) or ""
     content: dict[str, Any] = json.loads(wrapped.unseal(password, offer))
     token = str(content[TOKEN])
-    old = (files.read_text(place.seed / TOKEN) or "").strip()
+    old = files.read_text(place.seed / TOKEN) or ""
     if content.get("rotate") and old != token:
         files.write(place.next_token, f"{token}\n", mode=0o600)
         _rotate(place, cluster, old, token)
@@ -91,23 +88,17 @@ def _rotate(place: Place, cluster: str, old: str, new: str) -> None:
 
 
 def _ask(place: Place, cluster: str, token: str, method: str, path: str, body: bytes = b"") -> int:
-    bundle = files.read_text(place.seed / TLS / "server-ca.crt") or ""
+    bundle = (files.read(place.seed / TLS / "server-ca.crt") or b"").decode()
     name = names.server_name(cluster)
-    basic = base64.b64encode(token.partition("::")[2].encode()).decode()
-    headers = (f"Authorization: Basic {basic}", *(("Content-Type: application/json",) if body else ()))
-    with (
-        socket.create_connection(("127.0.0.1", names.PORT), timeout=LIMIT) as plain,
-        trusting(bundle + "\n").wrap_socket(plain, server_hostname=name) as link,
-    ):
-        return request(link, name, method, path, body, headers=headers)[0]
+    return trust.ask("127.0.0.1", name, bundle, token, method, path, body, timeout=LIMIT)
 
 
 def _swapped(place: Place, system: System, unit: str) -> bool:
     """Use the other token when k3s says that this one is not the datastore's."""
-    other = (files.read_text(place.next_token) or "").strip()
-    if not other or not stuck(place, system, unit):
+    other = files.read_text(place.next_token)
+    if not other or not _stuck(system, unit):
         return False
-    present = (files.read_text(place.seed / TOKEN) or "").strip()
+    present = files.read_text(place.seed / TOKEN) or ""
     files.write(place.next_token, f"{present}\n", mode=0o600)
     _write(place, TOKEN, other)
     system.log(f"the datastore has the other token: {unit} is restarted with it")
@@ -115,11 +106,8 @@ def _swapped(place: Place, system: System, unit: str) -> bool:
     return True
 
 
-def stuck(place: Place, system: System, unit: str) -> bool:
-    """Whether there is another token, and k3s' last start failed because of this one."""
-    if not (place.next_token).exists():
-        return False
-    argv = ["journalctl", "--boot", "--unit", unit, "--lines=30", "--output=cat", "--no-pager"]
-    said = system.run(argv, timeout=30).output.splitlines()
+def _stuck(system: System, unit: str) -> bool:
+    """Whether k3s' last start failed because the datastore wants another token."""
+    said = probe.journal(system, unit, lines=30)
     last = max((number for number, line in enumerate(said) if line.startswith("Starting ")), default=0)
     return any(DIFFERENT in line for line in said[last:])

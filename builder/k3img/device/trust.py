@@ -68,7 +68,9 @@ def check(place: Place, search: Search, address: str) -> Verdict:
     except (OSError, KubeError):
         return Verdict(text=f"{address} does not answer on port {PORT}", todo="Power the server on.")
     try:
-        status = _ask(search, address, bundle, _credentials(place))
+        path = "/v1-k3s/server-bootstrap" if search.role == "server" else "/v1-k3s/config"
+        token = files.read_text(place.seed / TOKEN) or ""
+        status = ask(address, search.name, bundle, token, "GET", path)
     except (OSError, ValueError, KubeError) as error:
         return Verdict(
             text=f"{address} cannot prove to be {search.name}: {error}",
@@ -86,17 +88,22 @@ def check(place: Place, search: Search, address: str) -> Verdict:
     return Verdict(good=True)
 
 
-def _credentials(place: Place) -> str:
-    """`user:password` out of the seed's token `K10<hash>::user:password`."""
-    return (files.read_text(place.seed / TOKEN) or "").strip().partition("::")[2]
-
-
-def _ask(search: Search, address: str, bundle: str, credentials: str) -> int:
-    """The status of a path that only nodes with the token may ask for."""
-    path = "/v1-k3s/server-bootstrap" if search.role == "server" else "/v1-k3s/config"
-    basic = base64.b64encode(credentials.encode()).decode()
+def ask(
+    address: str,
+    name: str,
+    bundle: str,
+    token: str,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    *,
+    timeout: float = LIMIT,
+) -> int:
+    """The status of what only nodes with a token (`K10<hash>::user:password`) may ask a server for."""
+    basic = base64.b64encode(token.strip().partition("::")[2].encode()).decode()
+    headers = (f"Authorization: Basic {basic}", *(("Content-Type: application/json",) if body else ()))
     with (
-        socket.create_connection((address, PORT), timeout=LIMIT) as plain,
-        trusting(bundle).wrap_socket(plain, server_hostname=search.name) as link,
+        socket.create_connection((address, PORT), timeout=timeout) as plain,
+        trusting(bundle).wrap_socket(plain, server_hostname=name) as link,
     ):
-        return request(link, search.name, "GET", path, headers=(f"Authorization: Basic {basic}",))[0]
+        return request(link, name, method, path, body, headers=headers)[0]

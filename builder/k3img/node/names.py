@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from k3img.node.model import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PORT: Final = 6443
 """Where k3s serves the API and takes nodes in."""
@@ -17,6 +20,17 @@ TOKENS: Final = "k3img.io/tokens"
 
 TOKENS_TAKEN: Final = "k3img.io/tokens-taken"
 """Annotation of a Node: the name of the offer that it took last."""
+
+
+def offer_name(offer: str) -> str:
+    """By what people and programs call sealed tokens without telling them: their nonce."""
+    return offer.partition(".")[0]
+
+
+def untaken(annotations: Mapping[str, str]) -> str:
+    """The name of the tokens that a Node is offered and has not taken, '' for none."""
+    name = offer_name(str(annotations.get(TOKENS, "")))
+    return "" if name == annotations.get(TOKENS_TAKEN) else name
 
 
 def server_name(cluster: str) -> str:

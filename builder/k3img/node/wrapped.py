@@ -27,11 +27,6 @@ def unseal(password: str, text: str) -> bytes:
     return _mixed(password, bytes.fromhex(nonce), bytes.fromhex(cipher))
 
 
-def name(text: str) -> str:
-    """By what people and programs call a sealed secret without telling it: its nonce."""
-    return text.partition(".")[0]
-
-
 def _mixed(password: str, nonce: bytes, content: bytes) -> bytes:
     blocks = range(-(-len(content) // BLOCK))
     stream = b"".join(_hmac(password, b"stream", nonce, number.to_bytes(4, "big")) for number in blocks)

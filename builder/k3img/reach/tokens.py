@@ -10,9 +10,8 @@ from k3img.cluster import rotate
 from k3img.cluster.api import Api, ApiError, condition, takes_in
 from k3img.cluster.seed import members
 from k3img.errors import UsageError, VerifyError
-from k3img.node import wrapped
 from k3img.node.model import Role
-from k3img.node.names import PORT, TOKENS, TOKENS_TAKEN, server_name
+from k3img.node.names import PORT, TOKENS, server_name, untaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -85,14 +84,14 @@ class Change:
 
     def _state(self, node: Node, offer: str, rotation: Rotation) -> str:
         """What a node has still to do, '' when it is done."""
-        found = self._node(node.name)
+        found = self._ask("GET", node.name)
         if found is None:
             return "waiting for an API server"
         notes = found["metadata"].get("annotations") or {}
         if notes.get(TOKENS) != offer:
             self._ask("PATCH", node.name, {"metadata": {"annotations": {TOKENS: offer}}})
             return "is offered the new tokens"
-        if notes.get(TOKENS_TAKEN) != wrapped.name(offer):
+        if untaken(notes):
             return "is to take the new tokens, which it looks for once a minute"
         if node.role is Role.SERVER and not self._takes_in(found, rotation):
             return "restarts k3s with the new tokens"
@@ -108,9 +107,6 @@ class Change:
             ca=secrets.authorities["server-ca"].certificate,
             token=rotation.of(secrets).agent_token,
         )
-
-    def _node(self, name: str) -> Any:
-        return self._ask("GET", name)
 
     def _ask(self, method: str, name: str, body: dict[str, Any] | None = None) -> Any:
         """A Node, asked for or changed; None when no server answers. Servers that restart are left."""

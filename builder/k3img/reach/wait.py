@@ -95,8 +95,8 @@ def _seen(
     answering = [place for place in own if not answers[place]]
     place = next(iter(answering or own), None)
     seen = Seen(name=name, place=place, api=bool(answering))
-    if len({place.host for place in own if place.host}) > 1:
-        return replace(seen, says=_twins(own))
+    if twins := _twins(own):
+        return replace(seen, says=twins)
     node = nodes.get(name)
     if node is None:
         known = [answers[item] for item in own or places if answers[item]]
@@ -115,8 +115,10 @@ def _seen(
 
 
 def _twins(places: Sequence[Place]) -> str:
-    """Several machines with one node's seed, each with what is printed on its box."""
+    """Several machines with one node's seed, each with what is printed on its box; '' for a single one."""
     each = {place.host: place.address for place in reversed(places) if place.host}
+    if len(each) < 2:
+        return ""
     named = " and ".join(
         f"{address} ({hardware_address(address) or 'MAC unknown'})" for address in each.values()
     )

@@ -231,7 +231,7 @@ class LabCluster(Waits):
             issued=int(now.timestamp()),
             endpoint=self._endpoint,
         )
-        when = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+        when = store.stamp(now)
         given = Given(node=node.name, seed=when, when=when, medium="lab", bootstrap=gift.bootstrap)
         self.kept.note(given)
         return gift, content
