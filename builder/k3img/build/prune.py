@@ -27,13 +27,8 @@ def used(folder: Path) -> None:
 def prune(cache: Path) -> None:
     """Delete what was not used for so long, as far as we may. A build that needs it later makes it anew."""
     oldest = time.time() - DAYS * 86400
-    old = [
-        folder
-        for place in PLACES
-        for folder in (cache / place).glob("*")
-        if folder.is_dir() and folder.stat().st_mtime < oldest
-    ]
-    for folder in old:
-        with suppress(ProgramError):
-            remove(folder)
-            log.line(f"removed {folder}: not used for {DAYS} days")
+    for folder in [folder for place in PLACES for folder in (cache / place).glob("*")]:
+        with suppress(ProgramError, FileNotFoundError):  # another build may prune, too
+            if folder.is_dir() and folder.stat().st_mtime < oldest:
+                remove(folder)
+                log.line(f"removed {folder}: not used for {DAYS} days")

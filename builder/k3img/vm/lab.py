@@ -93,7 +93,8 @@ class Lab:
         self._leases: dict[str, Lease] = {}
         self._answered: set[str] = set()
         self._stack = stack
-        self._add(BRIDGE, "type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        kind = ("type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        self._add(BRIDGE, "link", "add", BRIDGE, *kind)
         _ip("address", "add", f"{ROUTER}/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
         # mDNS and IPv6 find their way by multicast; there is no default route that would do.
@@ -105,9 +106,9 @@ class Lab:
         stack.callback(self._stop_dhcp)
         self.serve()
 
-    def _add(self, link: str, *words: str) -> None:
+    def _add(self, link: str, *command: str) -> None:
         """A network device until the lab ends: the next one in this name space makes its own."""
-        _ip("link", "add", link, *words)
+        _ip(*command)
         self._stack.callback(_ip, "link", "delete", link)
 
     def serve(self, *, router: bool = True) -> None:
@@ -164,8 +165,7 @@ class Lab:
                 address=f"{NETWORK}{10 + number}" if address == "dhcp" else address,
                 tap=f"lab-tap{number}",
             )
-            _ip("tuntap", "add", lease.tap, "mode", "tap")
-            self._stack.callback(_ip, "link", "delete", lease.tap)
+            self._add(lease.tap, "tuntap", "add", lease.tap, "mode", "tap")
             _ip("link", "set", lease.tap, "master", BRIDGE, "up")
             self._leases[name] = lease
             self._write_hosts()
@@ -203,7 +203,7 @@ class Lab:
         machine = Child(argv, log=self._folder / "subnet.log", cwd=self._folder, name="the second network")
         self._stack.callback(machine.stop)
         inside = (str(proc.which("nsenter")), "--net", "--target", str(machine.pid), "--")
-        self._add(here, "type", "veth", "peer", "name", there)
+        self._add(here, "link", "add", here, "type", "veth", "peer", "name", there)
         while Path(f"/proc/{machine.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
             time.sleep(0.05)  # unshare has not got that far
         _ip("link", "set", there, "netns", str(machine.pid))

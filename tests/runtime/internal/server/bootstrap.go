@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"k3img.test/runtime/internal/parts"
 	"k3img.test/runtime/internal/token"
 )
 
@@ -27,20 +28,25 @@ func bootstrapKey(password string) string {
 	return bootstrapPrefix + hex.EncodeToString(sum[:])[:12]
 }
 
-// withStore calls use with a client of the datastore, etcd or kine.
-func (s *Server) withStore(ctx context.Context, use func(context.Context, *clientv3.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, storeLimit)
-	defer cancel()
-	settings := clientv3.Config{Endpoints: s.store.Endpoints, DialTimeout: storeLimit, Logger: zap.NewNop()}
-	if s.store.CAFile != "" || s.store.CertFile != "" {
-		info := transport.TLSInfo{TrustedCAFile: s.store.CAFile, CertFile: s.store.CertFile, KeyFile: s.store.KeyFile}
+// storeClient is a client of a datastore, etcd or kine.
+func storeClient(store parts.Store, dial time.Duration) (*clientv3.Client, error) {
+	settings := clientv3.Config{Endpoints: store.Endpoints, DialTimeout: dial, Logger: zap.NewNop()}
+	if store.CAFile != "" || store.CertFile != "" {
+		info := transport.TLSInfo{TrustedCAFile: store.CAFile, CertFile: store.CertFile, KeyFile: store.KeyFile}
 		config, err := info.ClientConfig()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		settings.TLS = config
 	}
-	client, err := clientv3.New(settings)
+	return clientv3.New(settings)
+}
+
+// withStore calls use with a client of this server's datastore.
+func (s *Server) withStore(ctx context.Context, use func(context.Context, *clientv3.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, storeLimit)
+	defer cancel()
+	client, err := storeClient(s.store, storeLimit)
 	if err != nil {
 		return err
 	}

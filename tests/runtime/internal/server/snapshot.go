@@ -2,8 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.uber.org/zap"
 
 	"k3img.test/runtime/internal/config"
 	"k3img.test/runtime/internal/nodeinfo"
@@ -52,23 +49,9 @@ func Snapshot(args []string) error {
 
 // saveSnapshot copies the running etcd's data into a file.
 func saveSnapshot(options *config.Values, dataDir, dir string) error {
-	tlsDir := filepath.Join(dataDir, "server", "tls", "etcd")
-	pair, err := tls.LoadX509KeyPair(filepath.Join(tlsDir, "client.crt"), filepath.Join(tlsDir, "client.key"))
+	client, err := storeClient(localEtcd(filepath.Join(dataDir, "server")), 10*time.Second)
 	if err != nil {
 		return fmt.Errorf("no etcd on this server: %w", err)
-	}
-	ca, err := os.ReadFile(filepath.Join(tlsDir, "server-ca.crt"))
-	if err != nil {
-		return err
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(ca)
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: []string{"https://127.0.0.1:2379"}, DialTimeout: 10 * time.Second, Logger: zap.NewNop(),
-		TLS: &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool, MinVersion: tls.VersionTLS12},
-	})
-	if err != nil {
-		return err
 	}
 	defer client.Close()
 	node, err := nodeinfo.Name(options.Get("node-name"))

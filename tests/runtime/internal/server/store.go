@@ -101,11 +101,17 @@ func (s *Server) startEtcd(start, run context.Context, joining map[string]any) (
 			}
 		}()
 		s.etcd = r.member
-		s.store = parts.Store{
-			Endpoints: []string{"https://127.0.0.1:2379"}, Shared: true,
-			CAFile: s.dir("tls", "etcd", "server-ca.crt"), CertFile: s.dir("tls", "etcd", "client.crt"), KeyFile: s.dir("tls", "etcd", "client.key"),
-		}
+		s.store = localEtcd(s.dir())
 		return r.member.Wait, nil
+	}
+}
+
+// localEtcd is this machine's member, by the certificates below dir.
+func localEtcd(dir string) parts.Store {
+	tls := filepath.Join(dir, "tls", "etcd")
+	return parts.Store{
+		Endpoints: []string{"https://127.0.0.1:2379"}, Shared: true,
+		CAFile: filepath.Join(tls, "server-ca.crt"), CertFile: filepath.Join(tls, "client.crt"), KeyFile: filepath.Join(tls, "client.key"),
 	}
 }
 
