@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.device import discover, fatpeek, firstboot, gpt, seed
+from k3img.device import discover, fatpeek, firstboot, gpt, mdns, seed
 from k3img.device.main import main
 from k3img.device.outcome import Go, Outcome, load
 from k3img.device.place import Place
@@ -627,7 +627,7 @@ def test_an_agent_joins_once_a_server_is_found(node: FakeNode) -> None:
     assert search is not None
     assert search.servers == (f"pi-1-{'ab' * 3}.local",), "of the other servers, by their mDNS names"
     assert (search.name, search.ca_hash, search.etcd) == ("k3s.shop-42.internal", "ab" * 32, False)
-    published = node.etc("systemd/dnssd/k3img.dnssd")
+    published = (node.place.root / mdns.SERVICE).read_text()
     assert "_k3img._tcp" in published
     assert "cluster=ababab" in published
     assert "secret" not in published

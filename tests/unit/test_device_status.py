@@ -269,6 +269,32 @@ def test_both_the_screen_and_the_serial_line_are_told(node: FakeNode) -> None:
         assert "k3img: state=starting" in (node.place.root / "dev" / name).read_text()
 
 
+def test_only_a_lasting_wait_is_told_to_the_network(node: FakeNode) -> None:
+    loop, kube = watch(node)
+    mdns.publish(node.place, node="x86-abc", role="server", digits="")
+    restart = "systemctl try-restart systemd-resolved.service"
+    for answer in (None, ready(yes=False), ready()):
+        kube.node = answer
+        look(loop)
+    assert restart not in node.calls, "an ordinary boot"
+    kube.node = None
+    (node.place.sys / "class/net/eth0/carrier").write_text("0\n")
+    for _ in range(status.MISSES + int(status.LASTING / status.TICK)):
+        look(loop)
+    assert restart not in node.calls
+    for _ in range(20):
+        look(loop)
+    assert node.calls.count(restart) == 1
+    assert "state=waiting" in (node.place.root / mdns.SERVICE).read_text()
+    kube.node = ready()
+    look(loop)
+    assert "state=" in (node.place.root / mdns.SERVICE).read_text(), "at most once in a while"
+    node.sleep(mdns.EVERY)
+    look(loop)
+    assert "state=" not in (node.place.root / mdns.SERVICE).read_text()
+    assert node.calls.count(restart) == 2
+
+
 def test_a_state_that_lasts_is_written_once(node: FakeNode) -> None:
     (node.place.sys / "class/net/eth0/carrier").write_text("0\n")
     loop, _ = watch(node)

@@ -9,7 +9,7 @@ import json
 import ssl
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -261,7 +261,7 @@ def test_names_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def published(host: str, address: str, **said: str) -> zeroconf.ServiceInfo:
-    """What a node's systemd-resolved publishes of /etc/systemd/dnssd/k3img.dnssd."""
+    """What a node's systemd-resolved publishes of its k3img.dnssd."""
     return zeroconf.ServiceInfo(
         find.SERVICE,
         f"{host}.{find.SERVICE}",
@@ -283,6 +283,14 @@ def test_nodes_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
         published("three-abcdef", "192.0.2.10", node="three", cluster="abcdef"),
         published("x86-1a2b3c", "192.0.2.11", node="one", cluster=""),
         published("strange", "192.0.2.12"),
+        published(
+            "two-abcdef",
+            "192.0.2.13",
+            node="two",
+            cluster="abcdef",
+            state="waiting",
+            **{"waits-for": "a server\x1b[2J of cluster shop"},
+        ),
     )
     try:
         for service in services:
@@ -293,6 +301,13 @@ def test_nodes_by_mdns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(found) == {
         Place(address="192.0.2.7", how="mDNS", node="one", host="one-abcdef"),
         Place(address="192.0.2.8", how="mDNS", node="one", host="one-abcdef2"),
+        Place(
+            address="192.0.2.13",
+            how="mDNS",
+            node="two",
+            host="two-abcdef",
+            says="waits for a server[2J of cluster shop",
+        ),
     }
 
 
@@ -336,3 +351,7 @@ def test_a_machine_that_is_there_and_has_not_joined(tmp_path: Path, lab: Cluster
         two = look(lab, secrets, at(port), agent).nodes[1]
     assert (two.place, two.ready) == (agent, False)
     assert two.says == "has not joined yet: its screen and status.txt say what it waits for"
+    with api(secrets.secrets, tmp_path, Answers([node("one")])) as port:
+        agent = replace(agent, says="stopped: this medium was seeded, but node.yaml is gone")
+        two = look(lab, secrets, at(port), agent).nodes[1]
+    assert two.says == agent.says, "its own words, once it has some"

@@ -23,6 +23,7 @@ from k3img.device import (
     identity,
     image,
     k3sconfig,
+    mdns,
     network,
     outcome,
     reset,
@@ -165,7 +166,9 @@ def _apply(place: Place, system: System, info: ImageInfo, facts: Facts, decision
     changed |= _write_hostname(place, system, hostname)
     changed |= network.apply(place.network, config.node.network if config else None)
     changed |= _write_resolv(place)
-    changed |= _publish(place, config, name, secrets)
+    known = _ca_hash(config, secrets)
+    role = config.node.role if config else Role.SERVER
+    mdns.publish(place, node=name, role=role, digits=known[: names.DIGITS])
     if decision.go is Go.RUN or config is not None:
         changed |= _write_k3s(
             place, info, config, name, hostname, cluster, secrets,
@@ -183,7 +186,7 @@ def _apply(place: Place, system: System, info: ImageInfo, facts: Facts, decision
         go=decision.go,
         node=name,
         hostname=hostname,
-        role=str(config.node.role) if config else str(Role.SERVER),
+        role=str(role),
         cluster=cluster,
         standalone=config is None,
         what=decision.what,
@@ -247,17 +250,6 @@ def standalone_name(profile: str, machine_id: bytes) -> str:
 def _write_hostname(place: Place, system: System, hostname: str) -> bool:
     system.set_hostname(hostname)
     return files.write(place.root / "etc/hostname", f"{hostname}\n", durable=False)
-
-
-def _publish(place: Place, config: NodeConfig | None, name: str, secrets: dict[str, bytes]) -> bool:
-    """Let `k3img wait` find the node by mDNS (systemd.dnssd(5)); nothing of it is secret."""
-    known = _ca_hash(config, secrets)
-    role = config.node.role if config else Role.SERVER
-    text = (
-        f"[Service]\nName=%H\nType=_k3img._tcp\nPort={names.PORT}\n"
-        f"TxtText=node={name} role={role} cluster={known[: names.DIGITS]}\n"
-    )
-    return files.write(place.root / "etc/systemd/dnssd/k3img.dnssd", text, durable=False)
 
 
 def _write_resolv(place: Place) -> bool:

@@ -75,6 +75,7 @@ class Watch:
         self.clock_saved = system.since_boot()
         self.offset: float | None = None
         self.resumed = False
+        self.announced = -mdns.EVERY
         self._client: Client | None = None
         self._recall()
         self.named = 0.0 if self.resumed else self.system.since_boot()
@@ -154,6 +155,7 @@ class Watch:
         self._mind_node(self.seen)
         self._mind_tokens(self.seen)
         self._mind_name(self.seen)
+        self._announce(self.view)
 
     def _tell(self, view: View, seen: Seen) -> None:
         if view == self.view:
@@ -245,6 +247,14 @@ class Watch:
         if self.system.since_boot() - self.named >= NAME_EVERY:
             mdns.claim(self.place, self.system, seen.outcome.hostname)
             self.named = self.system.since_boot()
+
+    def _announce(self, view: View | None) -> None:
+        """Tell the network what `status.txt` says by now; not more often than it takes."""
+        if view is None or self.unwritten_since is not None:
+            return
+        due = self.system.since_boot() - self.announced >= mdns.EVERY
+        if due and mdns.tell(self.place, self.system, str(view.mood), view.what):
+            self.announced = self.system.since_boot()
 
     def _mind_tokens(self, seen: Seen) -> None:
         """Have new join tokens taken; a unit of its own may write them."""

@@ -32,7 +32,7 @@ class Place:
     """An address where an API may be, and how we know it.
 
     `node` is who should be there, '' for anybody; `host` the name by which that machine answers mDNS (two
-    machines never have the same).
+    machines never have the same); `says` what it waits for, which nobody vouches for.
     """
 
     address: str
@@ -40,6 +40,7 @@ class Place:
     how: str
     node: str = ""
     host: str = ""
+    says: str = ""
 
 
 def named(text: str) -> Place:
@@ -112,7 +113,14 @@ def _published(service: ServiceInfo, names: Mapping[str, str]) -> Iterator[Place
         return  # another cluster's
     host = (service.server or "").removesuffix(".local.")
     for address in _usable(service.ip_addresses_by_version(IPVersion.All)):
-        yield Place(address=address, how="mDNS", node=node, host=host)
+        yield Place(address=address, how="mDNS", node=node, host=host, says=_says(said))
+
+
+def _says(said: Mapping[str, str]) -> str:
+    """What the machine waits for, in its own words, fit for a terminal."""
+    state, what = said.get("state", ""), said.get("waits-for", "")
+    text = f"waits for {what}" if state == "waiting" else f"{state}: {what}"
+    return "".join(c for c in text if c.isprintable()) if what else ""
 
 
 def _usable(addresses: Iterable[ipaddress.IPv4Address | ipaddress.IPv6Address]) -> Sequence[str]:

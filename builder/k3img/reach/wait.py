@@ -98,6 +98,9 @@ def _seen(
     if twins := _twins(own):
         return replace(seen, says=twins)
     node = nodes.get(name)
+    own_words = next((item.says for item in own if item.says), "")
+    if node is None and own_words:
+        return replace(seen, says=own_words)
     if node is None:
         known = [answers[item] for item in own or places if answers[item]]
         if api is not None:
@@ -111,7 +114,7 @@ def _seen(
         return replace(seen, ready=True, says=version)
     conditions = node.get("status", {}).get("conditions") or ()
     why = next((str(item.get("message", "")) for item in conditions if item.get("type") == "Ready"), "")
-    return replace(seen, says=f"not Ready: {why or 'it has not said anything yet'}")
+    return replace(seen, says=f"not Ready: {own_words or why or 'it has not said anything yet'}")
 
 
 def _twins(places: Sequence[Place]) -> str:

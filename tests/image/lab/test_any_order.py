@@ -34,6 +34,11 @@ def test_agents_wait(shop: LabCluster, evidence: Callable[[object], None]) -> No
         state = member.machine.execute("systemctl is-active k3s-agent.service").stdout.strip()
         assert state == "inactive"
         evidence(member.status())
+    said = {node.name: node for node in shop.look().nodes}
+    for name in AGENTS:
+        assert said[name].place is not None
+        assert "waits for a server of cluster shop" in said[name].says
+        evidence(f"a laptop sees: {said[name]}")
 
 
 def test_all_ready(shop: LabCluster, evidence: Callable[[object], None]) -> None:
