@@ -15,6 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci import datastores, media, raw_image, sealed, seeded, workflow
@@ -40,7 +41,6 @@ from k3img.verify.scenarios import CLUSTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SCENARIO_NEEDS = {"external-postgres": {"pg_createcluster": "postgresql"}, "no-ntp": {"chronyd": "chrony"}}
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
@@ -71,6 +71,10 @@ def user_build(ctx: Context) -> None:
         do(*become, *cache, "ci/setup", cwd=project, env=env)
         mirror = ("--k3s-mirror", str(home / "mirror"), "--set", f"k3s.version={ctx.standin}")
         do(*become, *cache, ".venv/bin/k3img", "build", "--profile", "x86", *mirror, cwd=project, env=env)
+        if become:
+            Path("/dev/net/tun").chmod(0o666)  # as udev does where there is one
+        wait = ("verify", "--profile", "x86", "--scenario", "wait")  # a bridge, a second network, a router
+        do(*become, *cache, ".venv/bin/k3img", *wait, cwd=project, env=env)
         # What is different for somebody who is not root.
         do(*become, *cache, ".venv/bin/pytest", "tests/build/test_selfrun.py", cwd=project, env=env)
         theirs, ours = complete(project / "out/x86"), complete(ctx.image)
@@ -351,7 +355,7 @@ PARTS = (
     Part("arm64", 60, "an image for ARM machines with UEFI", arm64),
     Part("rpi4", 40, "the Raspberry Pi 4's image and its boot chain", rpi4),
     Part("locked", 12, "k3img lock, then build --locked", locked),
-    Part("user-build", 15, "an ordinary user sets up and builds", user_build),
+    Part("user-build", 20, "an ordinary user sets up, builds, and has a lab", user_build),
     Part("test-k3s-file", 15, "ci/test --k3s FILE", k3s_file),
     Part("readme", 45, "what README tells people to type", readme),
     Part("workflow", 50, "the workflow's run: lines in a fresh clone", run_workflow),

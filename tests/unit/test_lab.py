@@ -16,6 +16,7 @@ from k3img.node.model import DatastoreKind, Network, Role
 from k3img.profile.model import Cluster, Datastore
 from k3img.verify import workshop
 from k3img.verify.lab import MEMORY, agent, server
+from k3img.vm import lab as network
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,3 +86,19 @@ def test_without_socat(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingToolError, match="needs socat"), workshop.door():
         pass
     assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(("made", "words"), [(False, "modprobe tun"), (True, "chmod 0666")])
+def test_a_lab_says_what_its_machines_cards_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool, words: str
+) -> None:
+    tun = tmp_path / "tun"
+    if made:
+        tun.touch()
+    monkeypatch.setattr(network, "TUN", tun)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr("k3img.proc.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.delenv(network.INSIDE, raising=False)
+    with pytest.raises(MissingToolError) as caught:
+        network.enter(["k3img", "lab"])
+    assert words in caught.value.hint

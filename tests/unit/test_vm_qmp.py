@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from qemu.qmp import QMPClient
 
 from k3img.vm.faults import MachineError
 from k3img.vm.qmp import Qmp
@@ -163,3 +164,34 @@ def test_quit_needs_no_answer(qmp: Qmp) -> None:
 def test_no_socket(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="QMP connect"):
         Qmp(tmp_path / "none")
+
+
+def test_a_socket_that_listens_a_moment_later(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU binds its socket first: whoever is quick is refused."""
+    early = tmp_path / "early"
+    tries: list[str] = []
+    real = QMPClient.connect
+
+    async def connect(self: QMPClient, address: str) -> None:
+        tries.append(address)
+        if len(tries) == 3:
+            early.unlink()
+            early.symlink_to(tmp_path / "q")
+        await real(self, address)
+
+    monkeypatch.setattr(QMPClient, "connect", connect)
+    monkeypatch.setattr("k3img.vm.qmp.PAUSE", 0)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(early))
+        Qmp(early).close()
+    assert len(tries) == 3
+
+
+def test_a_socket_that_never_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k3img.vm.qmp.PAUSE", 0)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "dead"))
+        with pytest.raises(MachineError, match="refused"):
+            Qmp(tmp_path / "dead")

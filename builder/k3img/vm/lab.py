@@ -36,6 +36,9 @@ ROUTER = f"{NETWORK}1"
 SUBNET = "10.78.0."
 """A network behind the router: `subnet`."""
 
+TUN = Path("/dev/net/tun")
+"""Where the machines' network cards are made. Anybody may: it takes the right to do so in a name space."""
+
 LEASE = 120
 """Seconds; dnsmasq allows no less."""
 
@@ -43,7 +46,7 @@ LEASE = 120
 def enter(argv: Sequence[str]) -> None:
     """Start this program again in name spaces of its own, unless it is in them; then this never returns.
 
-    Raises `MissingToolError` when the host lacks a program for the network.
+    Raises `MissingToolError` when the host lacks a program or a device for the network.
     """
     if os.environ.get(INSIDE):
         _ip("link", "set", "lo", "up")  # single machines' ports are forwarded from there
@@ -51,6 +54,13 @@ def enter(argv: Sequence[str]) -> None:
     for program, package in host.LAB:
         if proc.which(program) is None:
             raise MissingToolError(f"the lab needs {program}", hint=f"apt-get install {package}")
+    if not TUN.exists():
+        raise MissingToolError(f"the lab needs {TUN}", hint="As root: modprobe tun")
+    if not os.access(TUN, os.R_OK | os.W_OK):
+        raise MissingToolError(
+            f"the lab needs {TUN}, which you may not open",
+            hint=f"As root, as udev does elsewhere: chmod 0666 {TUN}",
+        )
     unshare = str(proc.which("unshare"))
     rootless = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     spaces = ("--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc")

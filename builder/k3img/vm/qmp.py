@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import ConnectError, QMPClient, QMPError
 
 from k3img.vm.faults import MachineError
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+
+ATTEMPTS, PAUSE = 100, 0.05
+"""On a busy host there was a moment between a socket's bind and its listen."""
 
 # The library logs each closed connection as an error; what matters is in our exceptions.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
@@ -45,10 +48,23 @@ class Qmp:
         self._client = QMPClient("k3img")
         self._events: list[Event] = []
         try:
-            self._sync(self._client.connect(str(socket)), "connect")
+            self._sync(self._connect(str(socket)), "connect")
         except MachineError:
             self._loop.close()
             raise
+
+    async def _connect(self, socket: str) -> None:
+        """Connect to a socket that QEMU has named and may not listen on yet."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                await self._client.connect(socket)
+            except ConnectError as error:
+                if not isinstance(error.exc, ConnectionRefusedError):
+                    raise
+                await asyncio.sleep(PAUSE)
+            else:
+                return
+        await self._client.connect(socket)
 
     def command(self, name: str, /, **arguments: Any) -> Any:
         """Run one QMP command and return its answer."""
