@@ -116,6 +116,17 @@ def test_a_node_has_the_same_password_again() -> None:
     assert len(SECRETS.node_password("a")) == 32
 
 
+def test_each_secret_is_known_by_a_string() -> None:
+    values = SECRETS.values(["one", "two"])
+    assert len(set(values.values())) == len(values) == 5 + len(SECRETS.authorities) + 1
+    assert min(len(value) for value in values.values()) >= 32
+    for pair in SECRETS.authorities.values():
+        assert [value for value in values.values() if value in pair.key.decode()]
+        assert not [value for value in values.values() if value in pair.certificate.decode()]
+    for token in (SECRETS.server_token, SECRETS.agent_token):
+        assert [value for value in values.values() if value in token]
+
+
 def test_nothing_secret_is_in_its_words() -> None:
     for value in (SECRETS.server, SECRETS.agent, SECRETS.nodes_key.hex(), "PRIVATE"):
         assert value not in repr(SECRETS)

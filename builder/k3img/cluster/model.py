@@ -13,7 +13,7 @@ from k3img.cluster import ca
 from k3img.cluster.ca import Pair, Validity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 BEGIN = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 """From when our certificates count: before any image's build time, which a node without a clock starts at."""
@@ -52,6 +52,19 @@ class Secrets:
     def node_password(self, node: str) -> str:
         """What a node proves to be itself by: the same again when it is flashed again (32 hex digits)."""
         return hmac.new(self.nodes_key, node.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def values(self, nodes: Iterable[str]) -> dict[str, str]:
+        """Each string that nobody may see, by what it is; a private key is known by one of its lines."""
+        found = {
+            "the server password": self.server,
+            "the agents' password": self.agent,
+            "the nodes' key": self.nodes_key.hex(),
+        }
+        found |= {f"the password of {name}": self.node_password(name) for name in nodes}
+        keys = {name: pair.key for name, pair in self.authorities.items()} | {"service": self.service_key}
+        return found | {
+            f"the key of {name}": max(key.decode().split(), key=len) for name, key in keys.items()
+        }
 
 
 def lifetime(now: dt.datetime) -> Validity:

@@ -12,6 +12,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from k3img import scratch
 from k3img.cluster import give, kubeconfig, model, seed, store
@@ -114,6 +115,7 @@ class Bed:
         self.network = Lab(stack, self.folder)
         self._stack, self._image, self._toolbox = stack, image, toolbox
         self._accel, self._images, self._keep, self._opened = accel, images, keep, opened
+        self.secrets: dict[str, str] = {}
 
     @property
     def host(self) -> str:
@@ -149,7 +151,9 @@ class Bed:
                 for node in cluster.nodes
             )
             cluster = replace(cluster, nodes=nodes)
-        return LabCluster(self, cluster, label or cluster.name, rtc, endpoint)
+        made = LabCluster(self, cluster, label or cluster.name, rtc, endpoint)
+        self.secrets |= made.secrets()
+        return made
 
     def flash(self, medium: Path, content: Mapping[str, bytes]) -> None:
         """Write the image and a seed to a new, empty medium, with the code of `k3img flash`."""
@@ -245,6 +249,13 @@ class LabCluster(Waits):
             self.bed.flash(member.medium, change(content) if change else content)
             gifts.append(gift)
         return gifts
+
+    def secrets(self) -> dict[str, str]:
+        """Each string that nobody may see, by what it is."""
+        values = self.kept.secrets.values(node.name for node in self.cluster.nodes)
+        if self._endpoint and (password := urlsplit(self._endpoint).password):
+            values["the datastore's password"] = password
+        return {f"{name} ({self._label})": value for name, value in values.items()}
 
     # Power
 

@@ -55,6 +55,7 @@ class VerifyPlugin:
         self.checks: list[Check] = []
         self.lives: list[Life] = []
         self.console: list[ConsoleLine] = []
+        self.secrets: dict[str, str] = {}
         self.pairs = pairs
         self.harness_error = ""
         self.ended: SystemExit | None = None
@@ -85,7 +86,9 @@ class VerifyPlugin:
         """A network for several machines; `stack` ends it, and them, and saves their consoles."""
         if self._make_bed is None:
             raise MachineError("this run has no network of its own")
-        return self._make_bed(stack, partial(self._opened, stack))
+        bed = self._make_bed(stack, partial(self._opened, stack))
+        self.secrets = bed.secrets
+        return bed
 
     def _opened(self, stack: ExitStack, life: Life) -> None:
         self.lives.append(life)

@@ -15,7 +15,7 @@ from k3img.errors import MissingToolError, VerifyError
 from k3img.image import released
 from k3img.log import line, step
 from k3img.profile.boards import Board
-from k3img.verify import boot
+from k3img.verify import boot, secrecy
 from k3img.verify.life import Life
 from k3img.verify.report import EMULATED_NOTE, PI_NOTE, STANDIN_NOTE, Check, Outcome, Report
 from k3img.verify.scenarios import SCENARIOS, STANDARD
@@ -67,6 +67,11 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
     plugins = [_scenario(name, image, toolbox, tree, accel, options) for name in options.scenarios]
     checks = [check for plugin in plugins for check in plugin.checks]
     checks.append(_unchanged(image))
+    console = tuple(entry for plugin in plugins for entry in plugin.console)
+    secrets = {name: value for plugin in plugins for name, value in plugin.secrets.items()}
+    if secrets:
+        seen = secrecy.outputs(checks, console, options.keep)
+        checks.append(secrecy.check(secrets, seen, group=_BETWEEN))
     lives = [life for plugin in plugins for life in plugin.lives]
     return Report(
         profile=image.profile,
@@ -88,7 +93,7 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
             *((PI_NOTE,) if image.board is Board.RPI4 else ()),
             *options.notes,
         ),
-        console=tuple(entry for plugin in plugins for entry in plugin.console),
+        console=console,
     )
 
 

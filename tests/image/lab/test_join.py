@@ -67,6 +67,16 @@ def test_traffic(shop: LabCluster, webs: Webs, evidence: Callable[[object], None
     evidence(shop["a-2"].machine.succeed("ip route; bridge fdb show dev flannel.1 2>/dev/null || true"))
 
 
+def test_nothing_secret(shop: LabCluster) -> None:
+    """No secret of the cluster is in a node's journal, nor among a program's arguments."""
+    secrets = shop.secrets()
+    for name in NAMES:
+        show = "journalctl -b -o cat --no-pager; cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+        seen = shop[name].machine.succeed(show, timeout=180)
+        assert "k3s" in seen
+        assert [what for what, value in secrets.items() if value in seen] == [], name
+
+
 def test_an_agent_keeps_its_pods(shop: LabCluster, webs: Webs) -> None:
     """While the server is away the agents' pods keep running and answer; afterwards all are Ready again."""
     before = webs.process("a-2")

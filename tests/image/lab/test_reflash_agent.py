@@ -57,6 +57,7 @@ def test_new_tokens(shop: LabCluster, evidence: Callable[[object], None]) -> Non
     found = store.load(shop.kept.folder)
     assert found is not None
     shop.kept = found
+    shop.bed.secrets |= {f"{what}, rotated": value for what, value in shop.secrets().items()}
     address, name = shop["a-1"].lease.address, server_name(shop.cluster.name)
     ca = old.authorities["server-ca"].certificate
     asked = [
