@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ci import datastores, media, raw_image, sealed, seeded, workflow
+from ci import datastores, labs, media, raw_image, sealed, seeded, workflow
 from ci.steps import (
     Context,
     PartError,
@@ -350,6 +350,7 @@ PARTS = (
     Part("x86-debug", 10, "the debug profile's root console", x86_debug),
     Part("etcd", 18, "etcd in the place of sqlite", etcd),
     Part("datastores", 3, "MariaDB, etcd and NATS under the stand-in's server", datastores.run),
+    Part("lab", 12, "k3img lab: kubectl from outside, Ctrl-C, a crash", labs.run),
     Part("ssh", 12, "keys get in by ssh, passwords and other keys do not", ssh),
     *(Part(f"lab-{name}", 15, one.purpose, partial(scenario, name=name)) for name, one in CLUSTERS.items()),
     Part("arm64", 60, "an image for ARM machines with UEFI", arm64),
