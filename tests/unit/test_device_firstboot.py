@@ -106,7 +106,7 @@ class FakeNode(System):
         self.calls.append(" ".join(argv))
         if argv[0] == "mount":
             if not self.mountable:
-                return Ended(status=32, output="wrong fs type, bad superblock")
+                return Ended(status=32, output=f"mount: {argv[-1]}: wrong fs type\n  dmesg(1) has more\n")
             point = Path(argv[-1])
             point.rmdir()
             point.symlink_to(self.fat)
@@ -290,7 +290,7 @@ def test_an_unreadable_partition_is_not_an_empty_one(node: FakeNode) -> None:
     node.mountable = False
     result = node.boot()
     assert result.go is Go.STOP
-    assert "wrong fs type" in result.what
+    assert result.what.endswith(" cannot be mounted: wrong fs type")
     node.mountable = True
     assert node.boot().standalone
     node.mountable = False

@@ -34,7 +34,10 @@ def opened(place: Place, system: System, device: Path, *, check: bool = False) -
             system.log(f"fsck.vfat of {device} ended with {done.status}: {done.output[-300:]}")
     done = system.run(["mount", "-t", "vfat", "-o", OPTIONS, str(device), str(folder)])
     if done.status != 0:
-        raise SeedUnreadableError(f"{device} cannot be mounted: {done.output[-300:] or done.status}")
+        # Of mount's words the first line: where to look further is for somebody with a shell.
+        words = (done.output.strip().splitlines() or [str(done.status)])[0]
+        why = words.removeprefix(f"mount: {folder}: ")[:300]
+        raise SeedUnreadableError(f"{device} cannot be mounted: {why}")
     try:
         yield folder
     finally:

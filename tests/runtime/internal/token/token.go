@@ -7,10 +7,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"regexp"
 	"strings"
+
+	"k3img.test/runtime/internal/certs"
 )
 
 const prefix = "K10"
@@ -67,22 +68,22 @@ func (t Token) String() string {
 // HashCA returns the hash by which tokens pin a CA: the sha256 of the file
 // when it holds one certificate, else of the root of the first one's chain.
 func HashCA(bundle []byte) (string, error) {
-	certs, err := parseBundle(bundle)
+	found, err := certs.ParseCerts(bundle)
 	if err != nil {
 		return "", err
 	}
-	if len(certs) == 1 {
+	if len(found) == 1 {
 		return digest(bundle), nil
 	}
 	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
-	for _, cert := range certs[1:] {
+	for _, cert := range found[1:] {
 		if cert.CheckSignatureFrom(cert) == nil {
 			roots.AddCert(cert)
 		} else {
 			intermediates.AddCert(cert)
 		}
 	}
-	chains, err := certs[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	chains, err := found[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 	if err != nil {
 		return digest(bundle), nil // as k3s: outside the CA's validity the whole file counts
 	}
@@ -116,22 +117,4 @@ func Random(n int) string {
 func digest(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
-}
-
-func parseBundle(bundle []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, fmt.Errorf("no certificate in the CA bundle")
-	}
-	return certs, nil
 }
