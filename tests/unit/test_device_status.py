@@ -497,8 +497,21 @@ def test_a_gateway_is_silent_when_nobody_answers_for_its_address(node: FakeNode)
         table.write_text(ARP.format(flags=flags) if flags else ARP.splitlines()[0])
         seen = observe.look(node.place, node, None, with_unit=False, previous=seen)
         counts.append(seen.silent)
-    assert counts == [1, 2, 0, 1, 0]
+    assert counts == [1, 2, 0, 1, 2], "one that nobody asked yet has not answered either"
     assert node.poked == ["10.0.9.1"] * 5
+
+
+@pytest.mark.parametrize(("flags", "looks"), [("2", 1), ("0", observe.SILENT)])
+def test_a_ready_node_is_watched_until_its_gateway_is_known(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, flags: str, looks: int
+) -> None:
+    outcome.save(node.place, replace(FIXED, seed_device="/dev/vda2"))
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    (node.place.root / "proc/net/arp").write_text(ARP.format(flags=flags))
+    kube = FakeKube()
+    kube.node = ready()
+    assert start(node, kube, monkeypatch) == looks
+    assert (SILENCE in (node.fat / "status.txt").read_text()) is (flags == "0")
 
 
 def test_a_fat_that_cannot_be_mounted_or_written_stops_nothing(node: FakeNode) -> None:

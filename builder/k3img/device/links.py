@@ -58,12 +58,12 @@ def addresses(place: Place, system: System) -> tuple[Address, ...]:
 
 
 def silent(place: Place, system: System, gateway: str) -> bool:
-    """Nobody has answered for a gateway's address since we last asked (arp(7)); asks again."""
+    """Nobody has answered for a gateway's address, as far as is known (arp(7)); asks again."""
     rows = [row.split() for row in (files.read_text(place.root / "proc/net/arp") or "").splitlines()[1:]]
     # Address, hardware type, flags: 0 for an address that nobody has answered for.
     flags = [int(row[2], 16) for row in rows if len(row) > 2 and row[0] == gateway]
     system.poke(gateway)
-    return bool(flags) and not any(flags)
+    return not any(flags)
 
 
 def default_route(place: Place) -> str | None:

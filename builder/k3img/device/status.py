@@ -84,7 +84,8 @@ class Watch:
     def calm(self) -> bool:
         """Nothing is under way, and all that there was to tell is told."""
         final = self.view is not None and self.view.mood in {Mood.READY, Mood.STOPPED}
-        return final and not self.missed and self.unwritten_since is None
+        asks = self.seen is not None and 0 < self.seen.silent < observe.SILENT
+        return final and not asks and not self.missed and self.unwritten_since is None
 
     def leave_word(self) -> None:
         """Keep for the next start what would else be told or done twice."""
