@@ -184,11 +184,11 @@ class FakeNode(FakeSystem):
         return [line for line in self.logged if line.startswith("k3img: ")]
 
 
+@dataclass
 class FakeKube:
     """The API: Ready, not ready, or away."""
 
-    def __init__(self) -> None:
-        self.node: Any = None
+    node: Any = None
 
     def json(self, path: str) -> Any:
         from k3img.device.kube import KubeError
@@ -467,6 +467,50 @@ def test_a_clock_that_jumps_between_two_starts_restarts_k3s(
     node.clock += 300 * 86400
     start(node, kube, monkeypatch)
     assert node.calls.count("systemctl --no-block try-restart k3s.service") == 1
+
+
+@dataclass
+class Clusters(FakeKube):
+    """The API of a cluster, or of another one that knows nothing of this node."""
+
+    cluster: str = "one"
+    asked: list[str] = field(default_factory=list)
+
+    def json(self, path: str) -> Any:
+        if path.endswith("/services/kubernetes"):
+            self.asked.append(path)
+            return {"metadata": {"uid": self.cluster}}
+        return super().json(path)
+
+
+AGENT_RESTART = "systemctl --no-block try-restart k3s-agent.service"
+
+
+@pytest.mark.parametrize(
+    ("role", "cluster", "restarts"), [("agent", "two", 1), ("agent", "one", 0), ("server", "two", 0)]
+)
+def test_an_agent_whose_cluster_began_anew_registers_once_more(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, role: str, cluster: str, restarts: int
+) -> None:
+    outcome.save(node.place, replace(RUN, role=role))
+    node.place.kubeconfig.write_text(KUBECONFIG)
+    kube = Clusters(node=ready())
+    start(node, kube, monkeypatch)
+    asked = len(kube.asked)
+    start(node, kube, monkeypatch)
+    assert len(kube.asked) == asked, "a Ready node knows its cluster"
+    kube.node, kube.cluster = None, cluster
+    loop = status.Watch(node.place, node)
+    loop._client = kube  # type: ignore[assignment]
+    for _ in range(status.MISSES + 5):
+        look(loop)
+    assert node.calls.count(AGENT_RESTART) == restarts
+    kube.node = ready()
+    look(loop)
+    kube.node = None
+    for _ in range(status.MISSES + 2):
+        look(loop)
+    assert node.calls.count(AGENT_RESTART) == restarts, "once for each new cluster"
 
 
 def test_a_stopped_node_ends_too(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:

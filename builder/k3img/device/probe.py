@@ -90,6 +90,19 @@ def node(client: Client, name: str) -> NodeState | None:
         return None
 
 
+def cluster(client: Client) -> str:
+    """What tells this cluster from one that a new datastore began; '' when the API does not answer.
+
+    An agent may read services, but not the namespace kube-system.
+    """
+    from k3img.device.kube import KubeError  # noqa: PLC0415 - TLS is slow to import
+
+    try:
+        return str(client.json("/api/v1/namespaces/default/services/kubernetes")["metadata"]["uid"])
+    except (KubeError, KeyError, TypeError):
+        return ""
+
+
 def node_state(raw: Any) -> NodeState:
     """What a Node object of the API says. Anything unexpected counts as not ready."""
     try:

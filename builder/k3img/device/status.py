@@ -21,6 +21,7 @@ from k3img.device.probe import NodeState
 from k3img.device.seedpart import SeedUnreadableError, opened
 from k3img.node import names
 from k3img.node.medium import KUBECONFIG, STATUS
+from k3img.node.model import Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,6 +77,7 @@ class Watch:
         self.offset: float | None = None
         self.resumed = False
         self.announced = -mdns.EVERY
+        self.cluster = ""
         self._client: Client | None = None
         self._recall()
         self.named = 0.0 if self.resumed else self.system.since_boot()
@@ -99,6 +101,7 @@ class Watch:
             "published": self.published,
             "clock_saved": self.clock_saved,
             "offset": self.offset,
+            "cluster": self.cluster,
         }
         if files.write(self.place.run / TOLD, json.dumps(said), durable=False) and not self.resumed:
             clock.save(self.place, self.system)
@@ -124,6 +127,7 @@ class Watch:
             seen = Seen(outcome=None, node=known, silent=int(said["silent"]))
             self.since, self.published = said["since"], said["published"]
             self.clock_saved, self.offset = said["clock_saved"], said["offset"]
+            self.cluster = str(said["cluster"])
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return
         self.view, self.seen, self.resumed = view, seen, True
@@ -155,6 +159,7 @@ class Watch:
         self._mind_clock(self.seen)
         self._mind_node(self.seen)
         self._mind_tokens(self.seen)
+        self._mind_cluster(self.seen)
         self._mind_name(self.seen)
         self._announce(self.view)
 
@@ -256,6 +261,24 @@ class Watch:
         due = self.system.since_boot() - self.announced >= mdns.EVERY
         if due and mdns.tell(self.place, self.system, str(view.mood), view.what):
             self.announced = self.system.since_boot()
+
+    def _mind_cluster(self, seen: Seen) -> None:
+        """Have an agent register anew whose cluster began anew: its kubelet does that when it starts only.
+
+        A Node that was deleted in the same cluster is left alone: that was somebody's wish.
+        """
+        client = self.client()
+        if client is None or seen.outcome is None or seen.outcome.role != Role.AGENT:
+            return
+        if seen.node is not None:
+            self.cluster = self.cluster or probe.cluster(client)
+            return
+        now = probe.cluster(client) if self.cluster else ""
+        if now and now != self.cluster:
+            self.cluster = now
+            self.system.log("the server has a new datastore, and does not know this node: k3s is restarted")
+            unit = names.unit(seen.outcome.role)
+            self.system.run(["systemctl", "--no-block", "try-restart", unit])
 
     def _mind_tokens(self, seen: Seen) -> None:
         """Have new join tokens taken; a unit of its own may write them."""
