@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -295,12 +296,17 @@ class LabCluster(Waits):
         finally:
             api.close()
 
-    def answers(self, name: str) -> bool:
-        """Whether a server's API takes a write, which needs its datastore."""
+    def answers(self, name: str, *, size: int = 1) -> bool:
+        """Whether a server's API takes a write of so many bytes, and has it afterwards."""
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "asked-"}}
-        api = self.api(name, timeout=10)
+        maps = "/api/v1/namespaces/default/configmaps"
+        api = self.api(name, timeout=30)
         try:
-            return api.request("POST", "/api/v1/namespaces/default/configmaps", body).status == 201
+            made = api.request("POST", maps, {**body, "data": {"x": "x" * size}})
+            if made.status != 201:
+                return False
+            found = json.loads(made.text)["metadata"]["name"]
+            return api.request("GET", f"{maps}/{found}").status == 200
         except ApiError:
             return False
         finally:
