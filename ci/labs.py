@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci import limit
-from ci.steps import Context, PartError, copy_project, do, empty, expect, linked, say
+from ci.steps import Context, PartError, copy_project, do, empty, expect, kubectl, linked, say
 
 from k3img import scratch
 from k3img.vm.child import Child
@@ -44,9 +44,8 @@ def run(ctx: Context) -> None:
     lab = _start(argv, ctx.work / "lab.log")
     _wait(lab, "both nodes Ready", lambda text: all(f"{name} " in _ready(text) for name in NAMES))
     expect(kubeconfig.stat().st_mode & 0o077 == 0, "others may read the kubeconfig")
-    kubectl = (ctx.mirror / ctx.standin / "k3s", "--data-dir", ctx.work / "kubectl", "kubectl")
-    listed = do(*kubectl, "--kubeconfig", kubeconfig, "get", "nodes", "-o", "json")
-    names = {item["metadata"]["name"] for item in json.loads(listed)["items"]}
+    listed = json.loads(kubectl(ctx, kubeconfig, "get", "nodes", "-o", "json"))["items"]
+    names = {item["metadata"]["name"] for item in listed}
     expect(names == set(NAMES), f"kubectl lists {names}")
     expect(not Path("/sys/class/net/lab0").exists(), "the lab's bridge is in this network")
     os.killpg(lab.pid, signal.SIGINT)  # as a terminal does

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 from ci import raw_image
-from ci.steps import Context, copy_project, do, empty, ends, expect, say
+from ci.steps import Context, copy_project, do, empty, ends, expect, kubectl, say
 
 from k3img.image import gpt
 
@@ -61,16 +61,12 @@ def boot(ctx: Context, medium: Path, kubeconfig: Path, *, has_map: bool) -> None
         here = ("--address", f"127.0.0.1:{port}")
         do("k3img", "wait", "--tree", tree, "--timeout", str(raw_image.MINUTES * 60), *here, "x86")
         qemu.check()
-        kubectl = (
-            ctx.mirror / ctx.standin / "k3s", "--data-dir", ctx.work / "kubectl", "kubectl",
-            "--kubeconfig", kubeconfig,
-        )  # fmt: skip
-        (node,) = json.loads(do(*kubectl, "get", "nodes", "-o", "json"))["items"]
+        (node,) = json.loads(kubectl(ctx, kubeconfig, "get", "nodes", "-o", "json"))["items"]
         expect(node["metadata"]["name"] == "x86-1", f"the node is called {node['metadata']['name']}")
-        maps = do(*kubectl, "get", "configmaps", "-o", "name")
+        maps = kubectl(ctx, kubeconfig, "get", "configmaps", "-o", "name")
         expect(("configmap/kept" in maps) is has_map, "the datastore is not the one that was expected")
         if not has_map:
-            do(*kubectl, *CONFIGMAP)
+            kubectl(ctx, kubeconfig, *CONFIGMAP)
 
 
 def nothing_secret(ctx: Context, medium: Path, secrets: Path) -> None:

@@ -189,6 +189,12 @@ def verify(ctx: Context, profile: str, folder: Path, *more: str, arch: str = "am
     return report
 
 
+def kubectl(ctx: Context, kubeconfig: Path, *words: str) -> str:
+    """What kubectl, which the stand-in has in it, answers."""
+    program = (ctx.mirror / ctx.standin / "k3s", "--data-dir", ctx.work / "kubectl", "kubectl")
+    return do(*program, "--kubeconfig", kubeconfig, *words)
+
+
 def clone(ctx: Context, name: str = "clone") -> Path:
     """A fresh clone of the commit; what is not committed is not in it."""
     folder = ctx.work / name

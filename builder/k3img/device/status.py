@@ -233,8 +233,7 @@ class Watch:
         if not running or mark.exists() or seen.outcome is None:
             return
         files.write(mark, "")
-        self.system.log("the clock jumped by more than a day: k3s is restarted")
-        self.system.run(["systemctl", "--no-block", "try-restart", names.unit(seen.outcome.role)])
+        self._restart_k3s("the clock jumped by more than a day", seen.outcome)
 
     def _mind_node(self, seen: Seen) -> None:
         """Forget labels that are gone from the Node; renew the services' route that a pulled cable took."""
@@ -276,9 +275,11 @@ class Watch:
         now = probe.cluster(client) if self.cluster else ""
         if now and now != self.cluster:
             self.cluster = now
-            self.system.log("the server has a new datastore, and does not know this node: k3s is restarted")
-            unit = names.unit(seen.outcome.role)
-            self.system.run(["systemctl", "--no-block", "try-restart", unit])
+            self._restart_k3s("the server has a new datastore, and does not know this node", seen.outcome)
+
+    def _restart_k3s(self, why: str, outcome: Outcome) -> None:
+        self.system.log(f"{why}: k3s is restarted")
+        self.system.run(["systemctl", "--no-block", "try-restart", names.unit(outcome.role)])
 
     def _mind_tokens(self, seen: Seen) -> None:
         """Have new join tokens taken; a unit of its own may write them."""

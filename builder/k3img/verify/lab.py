@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import json
 import os
+import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from k3img.reach import find
 from k3img.reach import wait as reach
 from k3img.runtime.config import slow_storage
 from k3img.verify import boot as boots
-from k3img.verify import timeline
+from k3img.verify import timeline, writes
 from k3img.verify.card import Card
 from k3img.verify.life import Life, ready_in
 from k3img.verify.timeline import Boot, Mark
@@ -296,17 +296,13 @@ class LabCluster(Waits):
         finally:
             api.close()
 
-    def answers(self, name: str, *, size: int = 1) -> bool:
+    def answers(self, name: str, size: int = 1, *, timeout: float = 10) -> bool:
         """Whether a server's API takes a write of so many bytes, and has it afterwards."""
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "asked-"}}
-        maps = "/api/v1/namespaces/default/configmaps"
-        api = self.api(name, timeout=30)
+        written = f"asked-{secrets.token_hex(8)}"
+        api = self.api(name, timeout=timeout)
         try:
-            made = api.request("POST", maps, {**body, "data": {"x": "x" * size}})
-            if made.status != 201:
-                return False
-            found = json.loads(made.text)["metadata"]["name"]
-            return api.request("GET", f"{maps}/{found}").status == 200
+            made = api.request("POST", writes.PATH, writes.configmap(written, "x" * size))
+            return made.status == 201 and api.request("GET", f"{writes.PATH}/{written}").status == 200
         except ApiError:
             return False
         finally:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from k3img.verify.report import ConsoleLine
+    from k3img.vm.verbs import Verbs
 
 NAME = "No secret of a cluster is in the evidence, in a console's or in QEMU's log"
 
@@ -24,6 +25,12 @@ def outputs(checks: Iterable[Check], console: Iterable[ConsoleLine], keep: Path 
     for path in sorted(keep.glob("*.log")) if keep else ():
         found[path.name] = path.read_text(encoding="utf-8", errors="replace")
     return found
+
+
+def visible(machine: Verbs) -> str:
+    """What anybody on a node may see of its programs: this boot's journal, and their arguments."""
+    show = "journalctl -b -o cat --no-pager; cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+    return machine.succeed(show, timeout=180)
 
 
 def check(secrets: Mapping[str, str], seen: Mapping[str, str], *, group: str) -> Check:

@@ -39,7 +39,7 @@ def test_full(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     machine = shop["a-1"].machine
     machine.execute(FILL_UP, timeout=600)
     evidence(machine.succeed("df -h /"))
-    shop.wait_until("a write to fail", lambda: not shop.answers("a-1", size=LARGE), timeout=120)
+    shop.wait_until("a write to fail", lambda: not shop.answers("a-1", LARGE, timeout=30), timeout=120)
     shop.pause(60)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.verify import etcd
+from k3img.verify import etcd, writes
 from k3img.verify.etcd import SERVERS
 
 if TYPE_CHECKING:
@@ -14,40 +14,37 @@ if TYPE_CHECKING:
 
     from k3img.verify.lab import Bed, LabCluster
 
-MARKER = "/api/v1/namespaces/default/configmaps"
 SETTLED = 30
 
 
 @pytest.fixture(scope="module")
-def lost(bed: Bed) -> tuple[LabCluster, str]:
-    """Three servers on etcd, Ready, with a ConfigMap; then all are off, and two of them never come back.
-
-    A follower knows only by a later entry that the last one was committed, and a cluster reset takes nothing
-    else: what is written in the moment in which the others vanish may be lost. With the cluster's identity.
-    """
-    made = etcd.trio(bed)
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}}
-    assert made.api("s-2").request("POST", MARKER, body).status == 201
-    made.pause(SETTLED)
-    uid = made.uid("s-2")
-    made.power_off(*SERVERS)
-    return made, uid
+def shop(bed: Bed) -> LabCluster:
+    """Three servers on etcd, Ready."""
+    return etcd.trio(bed)
 
 
 @pytest.fixture(scope="module")
-def shop(lost: tuple[LabCluster, str]) -> LabCluster:
-    """The cluster."""
-    return lost[0]
+def uid(shop: LabCluster) -> str:
+    """The cluster's identity, once it has a ConfigMap; then all are off, and two of them never come back.
+
+    A follower knows only by a later entry that the last one was committed, and a cluster reset takes nothing
+    else: what is written in the moment in which the others vanish may be lost.
+    """
+    assert shop.api("s-2").request("POST", writes.PATH, writes.configmap("kept", "here")).status == 201
+    shop.pause(SETTLED)
+    known = shop.uid("s-2")
+    shop.power_off(*SERVERS)
+    return known
 
 
-def test_reset(shop: LabCluster, lost: tuple[LabCluster, str], evidence: Callable[[object], None]) -> None:
+def test_reset(shop: LabCluster, uid: str, evidence: Callable[[object], None]) -> None:
     """A file cluster-reset on the card of one that is left: it is Ready, with the data, and says so."""
     shop["s-2"].card.write("cluster-reset", "please")
     shop.power_on("s-2")
     shop.wait_ready("s-2", seen_by="s-2", timeout=400)
     assert etcd.members(shop["s-2"]).keys() == {"s-2"}
-    assert shop.uid("s-2") == lost[1]
-    assert shop.api("s-2").request("GET", f"{MARKER}/kept").status == 200
+    assert shop.uid("s-2") == uid
+    assert shop.api("s-2").request("GET", f"{writes.PATH}/kept").status == 200
     notes = shop["s-2"].machine.succeed("cat /run/k3img/node.json")
     assert "etcd's only member" in notes
     evidence(notes)
@@ -61,7 +58,7 @@ def test_the_others_join(shop: LabCluster, evidence: Callable[[object], None]) -
     shop.power_on("s-1", "s-3")
     shop.wait_ready(*SERVERS, seen_by="s-2", timeout=400)
     assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
-    assert shop.api("s-3").request("GET", f"{MARKER}/kept").status == 200
+    assert shop.api("s-3").request("GET", f"{writes.PATH}/kept").status == 200
     evidence(shop.told())
 
 
