@@ -67,7 +67,7 @@ def planned(
     facts = inputs.gather(
         tree,
         profile,
-        source_date_epoch=source_date(tree),
+        source_date_epoch=source_date(tree, inputs.sources(tree, profile)),
         lock=lock.digest if lock else "",
         runtime_sha256=known.sha256 if known else None,
     )

@@ -46,7 +46,7 @@ def gather(
     overlays = {
         name: folder_digest(tree.overlays / name) for name in names if (tree.overlays / name).is_dir()
     }
-    files = {name: file_digest(tree.root / name) for name in (*profile.k3s.images, *profile.k3s.manifests)}
+    files = {name: file_digest(tree.root / name) for name in _named(profile)}
     return Inputs(
         source_date_epoch=source_date_epoch,
         builder=_digest(file_digest(path).encode() for path in _python_files(CODE_OF_BUILDER)),
@@ -56,6 +56,16 @@ def gather(
         lock=lock,
         runtime_sha256=runtime_sha256,
     )
+
+
+def sources(tree: Tree, profile: Profile) -> tuple[Path, ...]:
+    """The files and folders that an image is made of: all profiles and overlays, and what `gather` reads."""
+    code = (PACKAGE / name for name in (*CODE_OF_BUILDER, *CODE_OF_DEVICE))
+    return (tree.profiles, tree.overlays, *(tree.root / name for name in _named(profile)), *code)
+
+
+def _named(profile: Profile) -> tuple[str, ...]:
+    return (*profile.k3s.images, *profile.k3s.manifests)
 
 
 def file_digest(path: Path) -> str:
