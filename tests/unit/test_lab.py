@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -102,3 +103,28 @@ def test_a_lab_says_what_its_machines_cards_take(
     with pytest.raises(MissingToolError) as caught:
         network.enter(["k3img", "lab"])
     assert words in caught.value.hint
+
+
+def test_the_time_server_leaves_the_hosts_files_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """chronyd, as root, removes what lies where it puts its pid file: /dev/null, once."""
+    started: list[tuple[str, ...]] = []
+
+    class FakeChild:
+        def __init__(self, argv: tuple[str, ...], **_: object) -> None:
+            started.append(argv)
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(network, "Child", FakeChild)
+    monkeypatch.setattr(network, "_ip", lambda *_: None)
+    monkeypatch.setattr("k3img.proc.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setenv(network.INSIDE, "1")
+    with ExitStack() as stack:
+        network.Lab(stack, tmp_path).serve_time()
+    (chronyd,) = (argv for argv in started if argv[0].endswith("chronyd"))
+    assert f"pidfile {tmp_path / 'chronyd.pid'}" in chronyd
+    assert "bindcmdaddress /" in chronyd
+    assert not any("/dev/null" in word for word in chronyd)

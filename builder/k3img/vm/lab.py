@@ -142,10 +142,13 @@ class Lab:
         chronyd = proc.which("chronyd")
         if chronyd is None:
             raise MissingToolError("NTP in a lab needs chronyd", hint="apt-get install chrony")
-        config = self._folder / "chrony.conf"
-        config.write_text(f"local stratum 3\nallow all\nbindaddress {ROUTER}\ncmdport 0\npidfile /dev/null\n")
         # -x: never touch this host's clock. -U: also where we are root of a user name space alone.
-        argv = (str(chronyd), "-x", "-d", "-U", "-u", "root", "-f", str(config))
+        # chronyd removes what lies at its pid file's and its socket's place: neither may be the host's.
+        argv = (
+            str(chronyd), "-x", "-d", "-U", "-u", "root",
+            "local stratum 3", "allow all", f"bindaddress {ROUTER}",
+            "cmdport 0", "bindcmdaddress /", f"pidfile {self._folder / 'chronyd.pid'}",
+        )  # fmt: skip
         self._stack.callback(
             Child(argv, log=self._folder / "chrony.log", cwd=self._folder, name="chronyd").stop
         )
