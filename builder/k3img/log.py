@@ -64,6 +64,9 @@ class Step:
 
 _running: list[Step] = []
 
+QUIET = 2.0
+"""Seconds between two lines of a progress in a log; one that ends before prints none."""
+
 
 def line(text: str) -> None:
     """Print one plain line to stderr, above a running spinner if there is one."""
@@ -106,7 +109,7 @@ def step(title: str) -> Iterator[Step]:
 def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """Show how far something of `total` bytes is. Yields `advance(bytes)`.
 
-    Without a terminal a line is printed at each tenth.
+    Without a terminal a line is printed at each tenth, if the last one was `QUIET` seconds ago.
     """
     out = console()
     if out.is_terminal and not _running:
@@ -123,14 +126,14 @@ def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
             task = bar.add_task(title, total=total)
             yield lambda count: bar.advance(task, count)
         return
-    done, shown = 0, 0
+    done, shown, last = 0, 0, time.monotonic()
 
     def advance(count: int) -> None:
-        nonlocal done, shown
+        nonlocal done, shown, last
         done += count
         tenth = done * 10 // total if total else 0
-        if tenth > shown:
-            shown = tenth
+        if tenth > shown and time.monotonic() - last >= QUIET:
+            shown, last = tenth, time.monotonic()
             note = f"{title}: {tenth * 10} % of {(total or 0) / 1e6:.0f} MB"
             if _running:
                 _running[0].note(note)
