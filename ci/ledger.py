@@ -54,6 +54,20 @@ def append(path: Path, entry: Entry) -> None:
         file.write(json.dumps(dataclasses.asdict(entry)) + "\n")
 
 
+def merged(*ledgers: Iterable[Entry]) -> tuple[Entry, ...]:
+    """The entries of several ledgers, each once, oldest first."""
+    every = dict.fromkeys(entry for entries in ledgers for entry in entries)
+    return tuple(sorted(every, key=lambda entry: entry.began))
+
+
+def write(path: Path, entries: Iterable[Entry]) -> None:
+    """Write a whole ledger, in the place of what was there."""
+    lines = [json.dumps(dataclasses.asdict(entry)) + "\n" for entry in entries]
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(lines), encoding="utf-8")
+    part.replace(path)
+
+
 def passed(entries: Iterable[Entry], part: str, *, state: str, image: str) -> Entry | None:
     """The part's last run for this very state and image, if it passed; a later failure undoes a pass."""
     last = None

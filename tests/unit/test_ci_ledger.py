@@ -44,6 +44,23 @@ def test_half_a_line_is_left_out(tmp_path: Path) -> None:
     assert ledger.read(path) == (ENTRY, FAILED)
 
 
+def test_a_kept_ledger_has_the_runs_of_several_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    later = replace(ENTRY, began="2026-11-26T01:00:00+00:00")
+    for name, entries in {"KEPT": (ENTRY, later), "LEDGER": (later, FAILED)}.items():
+        monkeypatch.setattr(full, name, tmp_path / name)
+        for entry in entries:
+            ledger.append(tmp_path / name, entry)
+    monkeypatch.setattr(full, "ROOT", tmp_path)
+    assert full.main(["--keep"]) == 0
+    assert full.main(["--keep"]) == 0
+    assert "3 runs" in capsys.readouterr().out
+    assert ledger.read(tmp_path / "KEPT") == (ENTRY, FAILED, later)
+    assert full.main(["--history"]) == 0
+    assert ["abc", "etcd", "3", "1"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+
+
 def test_a_pass_counts_for_its_state_and_image_only() -> None:
     def passed(part: str = "etcd", state: str = "c0ffee", image: str = "abc") -> Entry | None:
         return ledger.passed((ENTRY,), part, state=state, image=image)
