@@ -178,15 +178,30 @@ def verify(ctx: Context, profile: str, folder: Path, *more: str, arch: str = "am
     """Verify an image; returns the report. Its pages stay in FOLDER/verify."""
     images = ctx.images.with_name(f"test-images-{arch}.tar")
     junit = folder / "verify/junit.xml"
-    do(
-        "k3img", "verify", "--profile", profile, "--out", folder,
-        "--test-images", images, "--junit", junit, *more,
-    )  # fmt: skip
-    report: dict[str, Any] = json.loads((folder / "verify/report.json").read_text(encoding="utf-8"))
+    report_file = folder / "verify/report.json"
+    report_file.unlink(missing_ok=True)
+    try:
+        do(
+            "k3img", "verify", "--profile", profile, "--out", folder,
+            "--test-images", images, "--junit", junit, *more,
+        )  # fmt: skip
+    except PartError as error:
+        raise PartError(failed_checks(report_file) or str(error)) from error
+    report: dict[str, Any] = json.loads(report_file.read_text(encoding="utf-8"))
     expect(junit.is_file() and (folder / "verify/report.html").is_file(), "a report is missing")
     expect(report["image"]["sha256"] in (folder / "SHA256SUMS").read_text(), "another image was verified")
     say(f"{folder}/verify/report.html: {report['verdict']}")
     return report
+
+
+def failed_checks(report: Path) -> str:
+    """What the report of a verification says went wrong, for the ledger; empty when there is no report."""
+    try:
+        read: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return ""
+    bad = [f"{check['name']} ({check['outcome']})" for check in read["checks"] if not check["ok"]]
+    return "; ".join([read["verdict"], *bad])
 
 
 def kubectl(ctx: Context, kubeconfig: Path, *words: str) -> str:

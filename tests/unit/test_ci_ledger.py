@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from ci import full, ledger, limit
+from ci import full, ledger, limit, steps
 from ci.ledger import Entry
 from ci.parts import PARTS
-from ci.steps import Context
+from ci.steps import Context, PartError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,3 +152,31 @@ def test_the_history_counts_passes_in_a_row_and_hides_no_failure() -> None:
     assert ["def", "etcd", "1", "1"] in rows
     assert [line for line in said if "FAILED: exit status 5  (x.log)" in line]
     assert ["abc", "etcd", "1", "0"] in [line.split() for line in ledger.history((FAILED,))]
+
+
+def test_a_failed_verification_names_its_checks_and_no_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(root=tmp_path, cache=tmp_path, work=tmp_path, images=tmp_path / "test-images.tar")
+    report = tmp_path / "verify/report.json"
+    report.parent.mkdir()
+    report.write_text("of an earlier run")
+    checks = [
+        {"name": "Joined", "ok": False, "outcome": "failed"},
+        {"name": "Image", "ok": True, "outcome": "passed"},
+    ]
+
+    def says(*_words: object) -> str:
+        report.write_text(json.dumps({"verdict": "1 of 2 checks passed, 1 failed", "checks": checks}))
+        raise PartError("exit status 5")
+
+    monkeypatch.setattr(steps, "do", says)
+    with pytest.raises(PartError, match=r"^1 of 2 checks passed, 1 failed; Joined \(failed\)$"):
+        steps.verify(context, "x86", tmp_path)
+
+    def breaks(*_words: object) -> str:
+        raise PartError("exit status 3")
+
+    monkeypatch.setattr(steps, "do", breaks)
+    with pytest.raises(PartError, match=r"^exit status 3$"):
+        steps.verify(context, "x86", tmp_path)
