@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from k3img.image import gpt
 from k3img.verify import etcd
 from k3img.verify.etcd import SERVERS
 from k3img.verify.lab import agent
@@ -13,7 +15,7 @@ from k3img.verify.lab import agent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from k3img.verify.lab import Bed, LabCluster
+    from k3img.verify.lab import Bed, LabCluster, Member
 
 NAMES = (*SERVERS, "a-1")
 
@@ -24,28 +26,52 @@ def shop(bed: Bed) -> LabCluster:
     return etcd.trio(bed, agent("a-1"))
 
 
-def reset(shop: LabCluster, name: str, *, cut: bool = False) -> str:
-    """Ask for a reset by a file on the card; returns the machine id of before.
+def given_back(shop: LabCluster, member: Member) -> bool:
+    """The token is on the card again; the root partition may still be there."""
+    return member.card.contains(shop.kept.secrets.agent_token.encode())
 
-    With `cut` the power goes as soon as the node says that it begins.
-    """
+
+def root_gone(_shop: LabCluster, member: Member) -> bool:
+    """The root partition's entry has left the GPT, and the machine restarts."""
+    return not _has_root(member)
+
+
+def root_made(_shop: LabCluster, member: Member) -> bool:
+    """systemd-repart has just made the new root: nothing has been copied to it."""
+    return _has_root(member)
+
+
+POINTS = (given_back, root_gone, root_made)
+"""In the order in which a reset comes to them."""
+
+
+def _has_root(member: Member) -> bool:
+    return any(part.kind.startswith("root") for part in gpt.read(member.medium))
+
+
+def ask(shop: LabCluster, name: str) -> str:
+    """Switch a node off and put the file that asks for a reset on its card; returns its machine id."""
     member = shop[name]
     before = member.machine.succeed("cat /etc/machine-id")
     shop.power_off(name)
     member.card.write("factory-reset", "please")
-    if cut:
-        member.machine.start()
-        member.machine.wait_for_console("to begin the factory reset", timeout=180)
-        shop.power_off(name)
-    shop.power_on(name)
     return before
 
 
 def test_an_agent(shop: LabCluster, evidence: Callable[[object], None]) -> None:
-    """An agent starts over, and joins again under its name; the power is cut in the middle of it."""
-    before = reset(shop, "a-1", cut=True)
+    """An agent starts over, and joins again under its name; the power is cut at three points of it."""
+    member = shop["a-1"]
+    before = ask(shop, "a-1")
+    assert not given_back(shop, member), "the token never left the card"
+    assert _has_root(member)
+    for point in POINTS:
+        member.machine.start()
+        reached = partial(point, shop, member)
+        shop.wait_until(point.__name__, reached, timeout=120, every=0.05, evidence=shop.told)
+        shop.power_off("a-1")
+    shop.power_on("a-1")
     shop.wait_ready("a-1", seen_by="s-1", timeout=240)
-    assert shop["a-1"].machine.succeed("cat /etc/machine-id") != before
+    assert member.machine.succeed("cat /etc/machine-id") != before
     assert set(shop.nodes("s-1")) == set(NAMES)
     evidence(shop.told("a-1"))
 
@@ -53,7 +79,8 @@ def test_an_agent(shop: LabCluster, evidence: Callable[[object], None]) -> None:
 def test_the_initializer(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     """The initializer starts over: it joins the old cluster, and makes no second one."""
     uid = shop.uid("s-2")
-    before = reset(shop, "s-1")
+    before = ask(shop, "s-1")
+    shop.power_on("s-1")
     shop.wait_ready(*NAMES, seen_by="s-2", timeout=400)
     assert shop["s-1"].machine.succeed("cat /etc/machine-id") != before
     assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
