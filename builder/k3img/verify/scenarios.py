@@ -44,7 +44,7 @@ CLUSTERS = {
         "offline": "no internet, no default route, an agent's cable missing at first",
         "two-clusters": "two clusters of the same names in one network keep apart",
         "wait": "k3img wait from a laptop beside the nodes, and from behind a router",
-        "quorum-lost": "two of three servers are gone for ever: a file on the third's card saves the data",
+        "quorum-lost": "two of three servers are gone, then all addresses: a file on one card saves the data",
         "no-ntp": "clocks that begin in 1970, and jump by 300 days on running nodes",
         "changed-node-yaml": "what a corrected node.yaml may change on a node that ran, and what it may not",
         "full-disk": "root is filled to the last block, and emptied again",

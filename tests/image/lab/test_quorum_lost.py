@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SETTLED = 30
 
+ELSEWHERE = {"s-1": "10.77.0.71", "s-2": "10.77.0.72", "s-3": "10.77.0.73"}
+
 
 @pytest.fixture(scope="module")
 def shop(bed: Bed) -> LabCluster:
@@ -70,3 +72,26 @@ def test_once(shop: LabCluster) -> None:
     assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
     shop.power_off("s-2")
     assert shop["s-2"].card.read("cluster-reset.done") == "please"
+
+
+def test_all_addresses_changed(shop: LabCluster, uid: str, evidence: Callable[[object], None]) -> None:
+    """While all are off, each server's address changes: a file on one card again, and the others anew."""
+    shop.power_off("s-1", "s-3")
+    for name, address in ELSEWHERE.items():
+        shop.move(name, address)
+    shop["s-2"].card.write("cluster-reset", "please")
+    shop.flash("s-1", "s-3")
+    shop.power_on("s-2")
+    shop.wait_ready("s-2", seen_by="s-2", timeout=400)
+    shop.power_on("s-1", "s-3")
+    shop.wait_ready(*SERVERS, seen_by="s-2", timeout=400)
+    assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
+    assert shop.uid("s-1") == uid
+    assert shop.api("s-3").request("GET", f"{writes.PATH}/kept").status == 200
+    status = {name: node["status"] for name, node in shop.nodes("s-3").items()}
+    where = {
+        name: next(one["address"] for one in status[name]["addresses"] if one["type"] == "InternalIP")
+        for name in SERVERS
+    }
+    assert where == ELSEWHERE
+    evidence(where)
