@@ -46,6 +46,8 @@ class Cluster:
     nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     removes: bool = True
+    instead: bytes | None = None
+    """What the API answers with status 503 while it does not run."""
 
 
 def handler(cluster: Cluster) -> type[http.server.BaseHTTPRequestHandler]:
@@ -60,6 +62,8 @@ def handler(cluster: Cluster) -> type[http.server.BaseHTTPRequestHandler]:
             if self.path == "/cacerts":
                 return self.answer(200, cluster.shows.authorities["server-ca"].certificate)
             if self.path.startswith("/api/"):
+                if cluster.instead is not None:
+                    return self.answer(503, cluster.instead)
                 node = cluster.nodes.get(self.path.rsplit("/", 1)[1])
                 return self.answer(404) if node is None else self.answer(200, json.dumps(node).encode())
             told = base64.b64decode(self.headers["Authorization"].split()[1]).decode().partition(":")[2]
@@ -277,6 +281,22 @@ def test_a_server_does_not_join_over_one_that_runs_or_without_a_quorum(
     assert told is not None
     assert words in told.what
     assert "a" in cluster.nodes, "the Node is not deleted"
+    assert not system.calls
+
+
+@pytest.mark.parametrize(("instead", "words"), [
+    (b"apiserver not ready\n", "not ready, status 503: apiserver not ready"),
+    (b"", "not ready, status 503"),
+])  # fmt: skip
+def test_an_api_that_does_not_run_yet_is_told_in_its_own_words(
+    etcd: Place, system: FakeSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    instead: bytes, words: str,
+) -> None:  # fmt: skip
+    with server(monkeypatch, tmp_path, Cluster(token=OURS.server, instead=instead)):
+        discover.run(etcd, system)
+    told = discover.report(etcd)
+    assert told is not None
+    assert told.what == f"the cluster's API at 127.0.0.1: {words}"
     assert not system.calls
 
 

@@ -46,9 +46,14 @@ class Api:
                 self._context.wrap_socket(plain, server_hostname=self._name) as link,
             ):
                 status, answer = request(link, self._name, method, path, data, headers=headers)
-                return status, json.loads(answer)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise KubeError(str(error)) from error
+        try:
+            return status, json.loads(answer)
+        except ValueError as error:
+            # A server whose API does not run yet answers in plain words, or with none.
+            words = " ".join(answer.decode(errors="replace").split())
+            raise KubeError(f"not ready, status {status}{': ' if words else ''}{words}") from error
 
 
 def prepare(place: Place, system: System, search: Search, address: str) -> Report | None:
