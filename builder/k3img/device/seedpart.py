@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING
+
+from k3img.device import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +16,9 @@ if TYPE_CHECKING:
     from k3img.device.system import System
 
 OPTIONS = "rw,noatime,nosuid,nodev,noexec,umask=0077"
+
+LOST = "FSCK[0-9][0-9][0-9][0-9].REC"
+"""Where fsck.vfat -a puts clusters that no folder names."""
 
 
 class SeedUnreadableError(Exception):
@@ -39,11 +45,21 @@ def opened(place: Place, system: System, device: Path, *, check: bool = False) -
         why = words.removeprefix(f"mount: {folder}: ")[:300]
         raise SeedUnreadableError(f"{device} cannot be mounted: {why}")
     try:
+        if check:
+            with suppress(OSError):  # of a FAT that is damaged further the reader tells
+                _drop_lost(folder)
         yield folder
     finally:
         done = system.run(["umount", str(folder)])
         if done.status != 0:
             system.run(["umount", "--lazy", str(folder)])
+
+
+def _drop_lost(folder: Path) -> None:
+    """Wipe what fsck.vfat found without a name: the power went while it was written, secrets perhaps."""
+    for path in folder.iterdir():
+        if path.is_file() and fnmatch(path.name.upper(), LOST):
+            files.shred(path)
 
 
 def look_for(folder: Path, name: str) -> Path | None:
