@@ -865,37 +865,16 @@ def test_a_cluster_reset_without_etcd_is_said(node: FakeNode) -> None:
 class Cutter:
     """Cuts the power at the n-th durable step: before it, so that it has not happened.
 
-    What was written but not flushed by then comes back empty, as ext4 may leave it. On a FAT a new folder is
-    gone with all that is in it, unless the folder above was flushed: QEMU showed that of a factory reset.
+    What was written but not flushed by then comes back empty, as ext4 may leave it.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.left = -1
         self.flushed: set[str] = set()
         self.loose: set[Path] = set()
-        self.folders: set[Path] = set()
         steps = ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (Path, "rmdir"), (os, "pwrite"))
         for owner, name in steps:
             monkeypatch.setattr(owner, name, self._counted(name, getattr(owner, name)))
-        monkeypatch.setattr(Path, "mkdir", self._made(Path.mkdir))
-        monkeypatch.setattr(FakeNode, "run", self._unmounted(FakeNode.run))
-
-    def _made(self, real: Callable[..., None]) -> Callable[..., None]:
-        def mkdir(path: Path, *args: object, **kwargs: object) -> None:
-            new = not path.exists()
-            real(path, *args, **kwargs)
-            if new and self.left >= 0:
-                self.folders.add(path.resolve())
-
-        return mkdir
-
-    def _unmounted(self, real: Callable[..., Ended]) -> Callable[..., Ended]:
-        def run(node: FakeNode, argv: Sequence[str], **kwargs: object) -> Ended:
-            if argv[0] == "umount" and self.left != 0:  # not in the `finally` of a cut
-                self.folders.clear()
-            return real(node, argv, **kwargs)
-
-        return run
 
     def _counted(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
         def call(*args: object, **kwargs: object) -> object:
@@ -905,9 +884,7 @@ class Cutter:
             if name == "fsync" and args[0] == -1:
                 self.loose.clear()
             elif name == "fsync":
-                synced = Path(f"/proc/self/fd/{args[0]}").readlink()
-                self.flushed.add(str(synced))
-                self.folders -= {folder for folder in self.folders if folder.parent == synced}
+                self.flushed.add(str(Path(f"/proc/self/fd/{args[0]}").readlink()))
             elif name == "replace" and isinstance(args[1], Path) and str(args[0]) not in self.flushed:
                 self.loose.add(args[1])
             return real(*args, **kwargs)
@@ -924,10 +901,6 @@ class Cutter:
         for path in self.loose:
             if path.is_file() and not path.is_symlink():
                 path.write_bytes(b"")
-        for folder in self.folders:
-            if folder.is_relative_to(node.fat.resolve()):
-                shutil.rmtree(folder, ignore_errors=True)
-        self.folders.clear()
         self.loose.clear()
         self.flushed.clear()
 

@@ -29,7 +29,6 @@ def write(path: Path, content: str | bytes, *, mode: int | None = 0o644, durable
     data = content.encode() if isinstance(content, str) else content
     if read(path) == data and not path.is_symlink() and mode in {None, path.stat().st_mode & 0o777}:
         return False
-    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)
@@ -44,8 +43,6 @@ def write(path: Path, content: str | bytes, *, mode: int | None = 0o644, durable
     scratch.replace(path)
     if durable:
         sync_folder(path.parent)
-        for folder in made:  # a FAT keeps a new folder's own name in memory
-            sync_folder(folder.parent)
     return True
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from k3img.device.place import Place
     from k3img.device.system import System
 
-OPTIONS = "rw,noatime,nosuid,nodev,noexec,umask=0077"
+OPTIONS = "rw,dirsync,noatime,nosuid,nodev,noexec,umask=0077"
+"""Of `mount`. dirsync: a FAT keeps new folders, and where a renamed file lies, in memory even after fsync."""
 
 LOST = "FSCK[0-9][0-9][0-9][0-9].REC"
 """Where fsck.vfat -a puts clusters that no folder names."""
