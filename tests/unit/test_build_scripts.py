@@ -508,6 +508,16 @@ def test_all_images_of_a_plan_are_alike(trial: Trial, monkeypatch: pytest.Monkey
     assert times == {1_795_000_000 * 10**9}
 
 
+def test_accounts_do_not_tell_on_which_day_packages_were_installed(trial: Trial) -> None:
+    shadow = trial.add(
+        "usr/share/factory/etc/shadow", "root:*:20785:0:99999:7:::\nntp:!*:20784:::::1:\nx:*::::::\n"
+    )
+    shadow.chmod(0o640)
+    finalize.date_accounts(20_000 * 86400 + 5)
+    assert shadow.read_text() == "root:*:20000:0:99999:7:::\nntp:!*:20000:::::1:\nx:*::::::\n"
+    assert shadow.stat().st_mode & 0o777 == 0o640
+
+
 def test_bytecode_does_not_tell_what_else_was_compiled() -> None:
     code = compile("def f(a): return a.first + 'some text'\ng = 'some text'\n", "f.py", "exec")
     head = importlib.util.MAGIC_NUMBER.ljust(16, b"\0")

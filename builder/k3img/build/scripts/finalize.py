@@ -53,6 +53,7 @@ def main() -> int:
     hide_kernel()
     report()
     shutil.rmtree(ROOT / "var/lib/dpkg", ignore_errors=True)
+    date_accounts(int(os.environ["SOURCE_DATE_EPOCH"]))
     make_alike(int(os.environ["SOURCE_DATE_EPOCH"]))
     return 0
 
@@ -156,6 +157,16 @@ def make_seed(spec: dict[str, object]) -> None:
     epoch = int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
     os.utime(readme, (epoch, epoch))
     subprocess.run(["mcopy", "-m", "-i", path, readme, "::README.txt"], check=True)
+
+
+def date_accounts(epoch: int) -> None:
+    """Let passwords have changed on the image's day, not on that on which packages made their users."""
+    path = USR / "share/factory/etc/shadow"
+    if not path.exists():
+        return
+    rows = [line.split(":") for line in path.read_text().splitlines()]
+    dated = [[*row[:2], str(epoch // 86400), *row[3:]] if row[2:3] > [""] else row for row in rows]
+    path.write_text("".join(":".join(row) + "\n" for row in dated))
 
 
 def make_alike(epoch: int) -> None:
