@@ -53,8 +53,9 @@ def main() -> int:
     hide_kernel()
     report()
     shutil.rmtree(ROOT / "var/lib/dpkg", ignore_errors=True)
-    date_accounts(int(os.environ["SOURCE_DATE_EPOCH"]))
-    make_alike(int(os.environ["SOURCE_DATE_EPOCH"]))
+    epoch = int(os.environ["SOURCE_DATE_EPOCH"])
+    date_accounts(epoch)
+    make_alike(epoch)
     return 0
 
 
@@ -160,10 +161,11 @@ def make_seed(spec: dict[str, object]) -> None:
 
 
 def date_accounts(epoch: int) -> None:
-    """Let passwords have changed on the image's day, not on that on which packages made their users."""
+    """Let passwords have changed on the image's day: in a tree from the cache it is an earlier image's.
+
+    systemd-sysusers takes SOURCE_DATE_EPOCH, which was another one when the packages were installed.
+    """
     path = USR / "share/factory/etc/shadow"
-    if not path.exists():
-        return
     rows = [line.split(":") for line in path.read_text().splitlines()]
     dated = [[*row[:2], str(epoch // 86400), *row[3:]] if row[2:3] > [""] else row for row in rows]
     path.write_text("".join(":".join(row) + "\n" for row in dated))
