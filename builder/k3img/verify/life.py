@@ -152,3 +152,9 @@ def ready_in(node: Mapping[str, Any], boot: str | None) -> bool:
     """Whether a Node is Ready, and says so of this boot."""
     ready = condition(node, "Ready") == "True"
     return ready and node["status"].get("nodeInfo", {}).get("bootID") == boot
+
+
+def internal_ip(node: Mapping[str, Any]) -> str:
+    """A Node's address in its network; empty when it has none."""
+    found = node.get("status", {}).get("addresses", [])
+    return next((item["address"] for item in found if item["type"] == "InternalIP"), "")

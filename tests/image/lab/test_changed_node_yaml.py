@@ -9,6 +9,7 @@ import pytest
 
 from k3img.node.model import DatastoreKind
 from k3img.verify.lab import agent, server
+from k3img.verify.life import internal_ip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,18 +52,13 @@ def test_taken(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     shop.wait_until(
         "the agent's new address and label",
         lambda: (
-            _address(shop, "a-1") == NEW
+            internal_ip(shop.nodes("s-1").get("a-1", {})) == NEW
             and shop.nodes("s-1")["a-1"]["metadata"]["labels"].get("place") == "roof"
         ),
         timeout=60,
     )
     evidence(json.dumps(shop.nodes("s-1")["a-1"]["metadata"]["labels"]))
     assert notes(shop, "a-1") == []
-
-
-def _address(shop: LabCluster, name: str) -> str:
-    found = shop.nodes("s-1").get(name, {"status": {"addresses": []}})["status"]["addresses"]
-    return next((item["address"] for item in found if item["type"] == "InternalIP"), "")
 
 
 def test_refused(shop: LabCluster, evidence: Callable[[object], None]) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.image import gpt
-from k3img.verify import etcd
+from k3img.verify import cuts, etcd
 from k3img.verify.etcd import SERVERS
 from k3img.verify.lab import agent
 
@@ -28,25 +26,21 @@ def shop(bed: Bed) -> LabCluster:
 
 def given_back(shop: LabCluster, member: Member) -> bool:
     """The token is on the card again; the root partition may still be there."""
-    return member.card.contains(shop.kept.secrets.agent_token.encode())
+    return cuts.has_token(shop, member)
 
 
 def root_gone(_shop: LabCluster, member: Member) -> bool:
     """The root partition's entry has left the GPT, and the machine restarts."""
-    return not _has_root(member)
+    return not cuts.has_root(member)
 
 
 def root_made(_shop: LabCluster, member: Member) -> bool:
     """systemd-repart has just made the new root: nothing has been copied to it."""
-    return _has_root(member)
+    return cuts.has_root(member)
 
 
 POINTS = (given_back, root_gone, root_made)
 """In the order in which a reset comes to them."""
-
-
-def _has_root(member: Member) -> bool:
-    return any(part.kind.startswith("root") for part in gpt.read(member.medium))
 
 
 def ask(shop: LabCluster, name: str) -> str:
@@ -63,12 +57,9 @@ def test_an_agent(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     member = shop["a-1"]
     before = ask(shop, "a-1")
     assert not given_back(shop, member), "the token never left the card"
-    assert _has_root(member)
+    assert cuts.has_root(member)
     for point in POINTS:
-        member.machine.start()
-        reached = partial(point, shop, member)
-        shop.wait_until(point.__name__, reached, timeout=120, every=0.05, evidence=shop.told)
-        shop.power_off("a-1")
+        cuts.cut(shop, "a-1", point, timeout=120)
     shop.power_on("a-1")
     shop.wait_ready("a-1", seen_by="s-1", timeout=240)
     assert member.machine.succeed("cat /etc/machine-id") != before

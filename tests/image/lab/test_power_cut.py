@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.image import gpt
+from k3img.verify import cuts
 from k3img.verify.lab import agent, server
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ def shop(bed: Bed) -> LabCluster:
 
 def root_made(_shop: LabCluster, member: Member) -> bool:
     """systemd-repart has just made the root partition."""
-    return any(part.kind.startswith("root") for part in gpt.read(member.medium))
+    return cuts.has_root(member)
 
 
 def secrets_leave(shop: LabCluster, member: Member) -> bool:
     """The token is no longer on the card: it was copied, and the erasing goes on."""
-    return not member.card.contains(shop.kept.secrets.agent_token.encode())
+    return not cuts.has_token(shop, member)
 
 
 def k3s_starts(_shop: LabCluster, member: Member) -> bool:
@@ -63,13 +63,8 @@ POINTS = (root_made, secrets_leave, k3s_starts, joined, status_written)
 @pytest.mark.parametrize("point", POINTS, ids=[point.__name__ for point in POINTS])
 def test_cut(shop: LabCluster, point: Callable[[LabCluster, Member], bool]) -> None:
     """The power is cut at a point of the first boots."""
-    member = shop["a-2"]
-    assert not point(shop, member), "this point lies behind it"
-    member.machine.start()
-    shop.wait_until(
-        point.__name__, lambda: point(shop, member), timeout=LIMIT, every=0.05, evidence=shop.told
-    )
-    shop.power_off("a-2")
+    assert not point(shop, shop["a-2"]), "this point lies behind it"
+    cuts.cut(shop, "a-2", point, timeout=LIMIT)
 
 
 def test_joined(shop: LabCluster, evidence: Callable[[object], None]) -> None:

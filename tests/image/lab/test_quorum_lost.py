@@ -8,6 +8,7 @@ import pytest
 
 from k3img.verify import etcd, writes
 from k3img.verify.etcd import SERVERS
+from k3img.verify.life import internal_ip
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,10 +89,6 @@ def test_all_addresses_changed(shop: LabCluster, uid: str, evidence: Callable[[o
     assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
     assert shop.uid("s-1") == uid
     assert shop.api("s-3").request("GET", f"{writes.PATH}/kept").status == 200
-    status = {name: node["status"] for name, node in shop.nodes("s-3").items()}
-    where = {
-        name: next(one["address"] for one in status[name]["addresses"] if one["type"] == "InternalIP")
-        for name in SERVERS
-    }
+    where = {name: internal_ip(node) for name, node in shop.nodes("s-3").items()}
     assert where == ELSEWHERE
     evidence(where)
