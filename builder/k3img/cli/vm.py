@@ -211,7 +211,7 @@ def chosen_accel(wanted: str, box: Toolbox, tree: Tree, arch: Arch) -> Accel:
 
 
 def _print(found: Report, image: ReleasedImage) -> None:
-    """The report for a person at a terminal: each group a row, what failed with its evidence, the times."""
+    """The report for a person at a terminal: each group a row, the times, and what failed as the last."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("checks")
@@ -223,11 +223,6 @@ def _print(found: Report, image: ReleasedImage) -> None:
         seconds = f"{sum(check.seconds for check in checks):.1f}"
         table.add_row(group, *(str(count or "") for count in counts), seconds)
     console.print(table)
-    for check in found.checks:
-        if check.outcome in (Outcome.FAILED, Outcome.ERROR):
-            console.print(Text(f"\n✗ {check.name}", style="bold red"), soft_wrap=True)
-            for text in check.evidence.splitlines()[:20]:
-                console.print(Text(f"    {text}"), soft_wrap=True)
     console.print()
     for text in (
         timeline.as_text(found.timeline),
@@ -237,6 +232,11 @@ def _print(found: Report, image: ReleasedImage) -> None:
         console.print(Text(text), soft_wrap=True)
     how = "KVM" if found.accel == Accel.KVM else "emulated (TCG)"
     console.print(Text(f"{image.name}, {how}, {found.seconds:.0f} s, sha256 {found.sha256}"), soft_wrap=True)
+    for check in found.checks:
+        if check.outcome in (Outcome.FAILED, Outcome.ERROR):
+            console.print(Text(f"\n✗ {check.name}", style="bold red"), soft_wrap=True)
+            for text in check.evidence.splitlines()[:20]:
+                console.print(Text(f"    {text}"), soft_wrap=True)
     console.print(Text(found.verdict, style="bold green" if found.ok else "bold red"), soft_wrap=True)
 
 
