@@ -9,15 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
-import secrets
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from k3img import scratch
 from k3img.cluster import give, kubeconfig, model, seed, store
-from k3img.cluster.api import Api, ApiError
+from k3img.cluster.api import Api
 from k3img.cluster.store import Given
 from k3img.flash import device
 from k3img.flash import run as flashing
@@ -28,15 +27,15 @@ from k3img.reach import find
 from k3img.reach import wait as reach
 from k3img.runtime.config import slow_storage
 from k3img.verify import boot as boots
-from k3img.verify import timeline, writes
+from k3img.verify import timeline
 from k3img.verify.card import Card
 from k3img.verify.life import Life, ready_in
 from k3img.verify.timeline import Boot, Mark
+from k3img.verify.views import Views
 from k3img.vm import spec
 from k3img.vm.lab import ROUTER, Lab
 from k3img.vm.machine import BOOT_SECONDS
 from k3img.vm.spec import Accel
-from k3img.vm.verbs import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -195,7 +194,7 @@ class Bed:
         return Member(node=node, label=label, lease=lease, medium=medium, card=card, life=life)
 
 
-class LabCluster(Waits):
+class LabCluster(Views):
     """A cluster under test."""
 
     def __init__(self, bed: Bed, cluster: Cluster, label: str, rtc: str | None, endpoint: str | None) -> None:
@@ -286,52 +285,17 @@ class LabCluster(Waits):
         text = kubeconfig.text(self.cluster.name, ca, self.admin, address=member.lease.address)
         return Api(text, names.PORT, address=member.lease.address, timeout=timeout)
 
-    def nodes(self, name: str) -> dict[str, Any]:
-        """The Nodes that a server lists, by name; empty when it does not answer."""
-        api = self.api(name, timeout=10)
-        try:
-            return {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
-        except ApiError:
-            return {}
-        finally:
-            api.close()
-
-    def answers(self, name: str, size: int = 1, *, timeout: float = 10) -> bool:
-        """Whether a server's API takes a write of so many bytes, and has it afterwards."""
-        written = f"asked-{secrets.token_hex(8)}"
-        api = self.api(name, timeout=timeout)
-        try:
-            made = api.request("POST", writes.PATH, writes.configmap(written, "x" * size))
-            return made.status == 201 and api.request("GET", f"{writes.PATH}/{written}").status == 200
-        except ApiError:
-            return False
-        finally:
-            api.close()
-
     def look(self) -> Look:
         """What `k3img nodes` sees from this network."""
         ca = self.kept.secrets.authorities["server-ca"].certificate
         text = kubeconfig.text(self.cluster.name, ca, self.admin, address="k3s.invalid")
         return reach.look(self.cluster, text, find.by_mdns(find.host_names(self.cluster, self.kept)))
 
-    def uid(self, name: str) -> str:
-        """The cluster's own identity, that of kube-system."""
-        found = self.api(name).get("/api/v1/namespaces/kube-system")
-        return str(found["metadata"]["uid"])
-
     def ready(self, wanted: Iterable[str], *, seen_by: str) -> bool:
         """Whether nodes are Ready in the boots that run now: a datastore remembers older ones."""
-        listed = self.nodes(seen_by)
+        listed = self.listed(seen_by)
         members = [self.members[name] for name in wanted]
         return all(ready_in(listed.get(one.node.name, {}), one.machine.channel.boot) for one in members)
-
-    def reported(self, name: str, *, seen_by: str) -> dt.datetime | None:
-        """When a node's kubelet last renewed its lease, by that node's clock."""
-        lease = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"
-        try:
-            return dt.datetime.fromisoformat(self.api(seen_by, timeout=10).get(lease)["spec"]["renewTime"])
-        except ApiError:
-            return None
 
     def wait_ready(self, *nodes: str, seen_by: str, timeout: float = READY_SECONDS) -> float:
         """Wait until nodes are Ready; returns the seconds since the last of them was powered on."""

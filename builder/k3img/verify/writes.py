@@ -23,7 +23,7 @@ class Writer:
     """Makes ConfigMap after ConfigMap, from a thread of its own, through its own connection."""
 
     def __init__(self, kubeconfig: str, port: int) -> None:
-        self._api = Api(kubeconfig, port, timeout=10)
+        self._api = Api(kubeconfig, port)
         self._acknowledged: dict[str, str] = {}
         self._stop = threading.Event()
         self._failure = ""

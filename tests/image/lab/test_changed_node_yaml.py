@@ -52,8 +52,8 @@ def test_taken(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     shop.wait_until(
         "the agent's new address and label",
         lambda: (
-            internal_ip(shop.nodes("s-1").get("a-1", {})) == NEW
-            and shop.nodes("s-1")["a-1"]["metadata"]["labels"].get("place") == "roof"
+            internal_ip(node := shop.listed("s-1").get("a-1", {})) == NEW
+            and node["metadata"]["labels"].get("place") == "roof"
         ),
         timeout=60,
     )

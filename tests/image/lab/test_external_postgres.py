@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k3img.node.model import DatastoreKind
-from k3img.verify import secrecy, writes
+from k3img.verify import secrecy
 from k3img.verify.lab import server
 from k3img.verify.postgres import Postgres
 
@@ -54,7 +54,7 @@ def test_the_password_is_kept(shop: LabCluster, postgres: Postgres) -> None:
 
 def test_restarted(shop: LabCluster, postgres: Postgres, evidence: Callable[[object], None]) -> None:
     """The database is away for half a minute: both servers take writes again, and nothing is lost."""
-    assert shop.api("s-1").request("POST", writes.PATH, writes.configmap("kept", "here")).status == 201
+    shop.keep("before", through="s-1")
     postgres.stop()
     shop.pause(30)
     postgres.start()
@@ -62,5 +62,5 @@ def test_restarted(shop: LabCluster, postgres: Postgres, evidence: Callable[[obj
     for name in SERVERS:
         shop.wait_until(f"{name} to take a write", lambda name=name: shop.answers(name), timeout=ANSWERS)  # type: ignore[misc]
     evidence(f"{shop.now() - began:.0f} s after the database was back")
-    assert shop.api("s-2").request("GET", f"{writes.PATH}/kept").status == 200
+    assert shop.has("before", seen_by="s-2")
     shop.wait_ready(*SERVERS, seen_by="s-2")

@@ -64,4 +64,4 @@ def test_after_a_cut_while_full(shop: LabCluster) -> None:
     shop.pause(60)
     machine.succeed(f"rm -f {FILL}")
     shop.wait_ready("a-1", seen_by="a-1", timeout=300)
-    assert shop.answers("a-1")
+    shop.wait_until("a write", lambda: shop.answers("a-1"), timeout=60)

@@ -82,7 +82,7 @@ def test_a_clock_that_jumps(shop: LabCluster, evidence: Callable[[object], None]
         evidence=shop.told,
     )
     shop.wait_ready(*NAMES, seen_by="a-1")
-    assert shop.answers("a-1")
+    shop.wait_until("a write", lambda: shop.answers("a-1"), timeout=60)
     after = certificate(shop["a-1"])
     evidence(f"the certificate ended {before.not_valid_after_utc}, and ends {after.not_valid_after_utc}")
 

@@ -49,7 +49,7 @@ def k3s_starts(_shop: LabCluster, member: Member) -> bool:
 
 def joined(shop: LabCluster, member: Member) -> bool:
     """The Node has just appeared in the API."""
-    return member.node.name in shop.nodes("a-1")
+    return member.node.name in shop.listed("a-1")
 
 
 def status_written(_shop: LabCluster, member: Member) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from k3img.verify import etcd, writes
+from k3img.verify import etcd
 from k3img.verify.etcd import SERVERS
 from k3img.verify.life import internal_ip
 
@@ -33,7 +33,7 @@ def uid(shop: LabCluster) -> str:
     A follower knows only by a later entry that the last one was committed, and a cluster reset takes nothing
     else: what is written in the moment in which the others vanish may be lost.
     """
-    assert shop.api("s-2").request("POST", writes.PATH, writes.configmap("kept", "here")).status == 201
+    shop.keep("before", through="s-2")
     shop.pause(SETTLED)
     known = shop.uid("s-2")
     shop.power_off(*SERVERS)
@@ -47,7 +47,7 @@ def test_reset(shop: LabCluster, uid: str, evidence: Callable[[object], None]) -
     shop.wait_ready("s-2", seen_by="s-2", timeout=400)
     assert etcd.members(shop["s-2"]).keys() == {"s-2"}
     assert shop.uid("s-2") == uid
-    assert shop.api("s-2").request("GET", f"{writes.PATH}/kept").status == 200
+    assert shop.has("before", seen_by="s-2")
     notes = shop["s-2"].machine.succeed("cat /run/k3img/node.json")
     assert "etcd's only member" in notes
     evidence(notes)
@@ -61,7 +61,7 @@ def test_the_others_join(shop: LabCluster, evidence: Callable[[object], None]) -
     shop.power_on("s-1", "s-3")
     shop.wait_ready(*SERVERS, seen_by="s-2", timeout=400)
     assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
-    assert shop.api("s-3").request("GET", f"{writes.PATH}/kept").status == 200
+    assert shop.has("before", seen_by="s-3")
     evidence(shop.told())
 
 
@@ -88,7 +88,7 @@ def test_all_addresses_changed(shop: LabCluster, uid: str, evidence: Callable[[o
     shop.wait_ready(*SERVERS, seen_by="s-2", timeout=400)
     assert etcd.members(shop["s-1"]).keys() == set(SERVERS)
     assert shop.uid("s-1") == uid
-    assert shop.api("s-3").request("GET", f"{writes.PATH}/kept").status == 200
+    assert shop.has("before", seen_by="s-3")
     where = {name: internal_ip(node) for name, node in shop.nodes("s-3").items()}
     assert where == ELSEWHERE
     evidence(where)
