@@ -38,12 +38,7 @@ class Webs:
                 lambda name=name: self._post(name, seen_by),  # type: ignore[misc]
                 timeout=60,
             )
-        self._cluster.wait_until(
-            "the pods to run",
-            lambda: all(self.addresses(seen_by=seen_by).values()),
-            timeout=90,
-            evidence=lambda: str(self.addresses(seen_by=seen_by)),
-        )
+        self.addresses(seen_by=seen_by)
 
     def _post(self, name: str, seen_by: str) -> bool:
         pod = testimages.web(f"web-{name}", nodeName=name)
@@ -53,7 +48,18 @@ class Webs:
             return False  # a busy server may not answer in time
 
     def addresses(self, *, seen_by: str) -> dict[str, str]:
-        """The address of each node's pod once it is Ready, '' before."""
+        """The address of each node's pod, once all are Ready: on a busy host one may just miss a probe."""
+        seen: dict[str, str] = {}
+
+        def look() -> bool:
+            seen.update(self._look(seen_by))
+            return all(seen.values())
+
+        self._cluster.wait_until("the pods to run", look, timeout=90, evidence=lambda: str(seen))
+        return seen
+
+    def _look(self, seen_by: str) -> dict[str, str]:
+        """The address of each node's pod that is Ready now, '' of the others."""
         try:
             listed = self._cluster.api(seen_by).get(PODS)["items"]
         except ApiError:
