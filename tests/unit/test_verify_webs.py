@@ -23,6 +23,10 @@ class Cluster(Waits):
 
     def __init__(self, *lists: list[dict[str, Any]] | None) -> None:
         self.lists, self.clock = list(lists), 0.0
+        self.members: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self.members[name]
 
     def api(self, _name: str) -> Any:
         return SimpleNamespace(get=self._get)
@@ -68,3 +72,18 @@ def test_never_an_address_that_is_empty() -> None:
     with pytest.raises(WaitError) as caught:
         webs([BOTH[0]]).addresses(seen_by="a-1")
     assert "{'a-1': '10.42.0.2', 'a-2': ''}" in caught.value.details
+
+
+def test_a_page_of_each_address_in_one_go() -> None:
+    asked = []
+
+    def answer(command: str, **_more: object) -> str:
+        asked.append(command)
+        return "10.42.0.2 200\n10.42.1.2 503\n"
+
+    cluster = Cluster(BOTH)
+    machine = SimpleNamespace(succeed=lambda _: "0a1b 4711 RUNNING\n", wait_until_succeeds=answer)
+    cluster.members = {"a-1": SimpleNamespace(machine=machine)}
+    found = Webs(cast("LabCluster", cluster), NAMES).fetch("a-1", "10.42.0.2", "10.42.1.2")
+    assert found == {"10.42.0.2": "200", "10.42.1.2": "503"}
+    assert [command.rpartition("' ")[2] for command in asked] == ["4711 10.42.0.2 10.42.1.2"]

@@ -101,9 +101,15 @@ def shown(path: Path) -> str:
 
 @contextmanager
 def ends_in_order() -> Iterator[None]:
-    """SIGTERM and a closed terminal end us as Ctrl-C does: programs stopped, temporary files removed."""
+    """SIGTERM and a closed terminal end us as Ctrl-C does: programs stopped, temporary files removed.
+
+    Only the first one: whoever ends us often signals us and our process group, and the second must not
+    interrupt the tidying up.
+    """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
+        for known in before:
+            signal.signal(known, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 PODS = "/api/v1/namespaces/default/pods"
 
-# In the network of a pod: fetch a page of another one.
+# In the network of a pod: fetch other ones' pages.
 FETCH = """
 import os, sys, urllib.request
 os.setns(os.open(f"/proc/{sys.argv[1]}/ns/net", os.O_RDONLY), os.CLONE_NEWNET)
-print(urllib.request.urlopen(sys.argv[2], timeout=20).status)
+for address in sys.argv[2:]:
+    print(address, urllib.request.urlopen(f"http://{address}:8080/", timeout=20).status)
 """
 
 
@@ -80,7 +81,10 @@ class Webs:
         )
         return found.split()[1]
 
-    def fetch(self, name: str, address: str) -> str:
-        """Fetch a page from a node's pod; returns the HTTP status."""
-        command = f"python3 -c '{FETCH}' {self.process(name)} http://{address}:8080/"
-        return self._cluster[name].machine.wait_until_succeeds(command, timeout=20).strip()
+    def fetch(self, name: str, *addresses: str) -> dict[str, str]:
+        """Fetch a page of each address from a node's pod; returns the HTTP statuses by address."""
+        command = f"python3 -c '{FETCH}' {self.process(name)} {' '.join(addresses)}"
+        lines = self._cluster[name].machine.wait_until_succeeds(
+            command, timeout=20 * len(addresses), subject=f"the pages that {name} fetches"
+        )
+        return dict(line.split() for line in lines.splitlines())

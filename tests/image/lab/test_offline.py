@@ -50,4 +50,5 @@ def test_pods(shop: LabCluster) -> None:
     webs = Webs(shop, NAMES)
     webs.start(seen_by="a-1")
     addresses = webs.addresses(seen_by="a-1")
-    assert webs.fetch("a-1", addresses["a-2"]) == "200"
+    other = addresses["a-2"]
+    assert webs.fetch("a-1", other) == {other: "200"}
