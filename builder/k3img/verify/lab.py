@@ -261,8 +261,16 @@ class LabCluster(Views):
 
     def power_on(self, *nodes: str) -> None:
         """Switch machines on and wait until their guests answer."""
+        self.switch_on(*nodes)
+        self.wait_for_boot(*nodes)
+
+    def switch_on(self, *nodes: str) -> None:
+        """Switch machines on, without waiting."""
         for name in nodes:
             self.members[name].machine.start()
+
+    def wait_for_boot(self, *nodes: str) -> None:
+        """Wait until the guests of machines that were switched on answer."""
         for name in nodes:
             self.members[name].machine.wait_for_boot(timeout=BOOT_SECONDS * crowding(len(nodes)))
 

@@ -35,12 +35,19 @@ def own(shop: LabCluster) -> dict[str, str]:
     return {name: shop[name].machine.succeed("cat /etc/machine-id").strip() for name in NAMES}
 
 
+def power_on(shops: tuple[LabCluster, ...]) -> None:
+    """All machines of both, together."""
+    for shop in shops:
+        shop.switch_on(*NAMES)
+    for shop in shops:
+        shop.wait_for_boot(*NAMES)
+
+
 def test_complete(shops: tuple[LabCluster, ...], evidence: Callable[[object], None]) -> None:
     """Powered on together, each becomes complete, with its own nodes and no other."""
     for shop in shops:
         shop.flash()
-    for shop in shops:
-        shop.power_on(*NAMES)
+    power_on(shops)
     for shop in shops:
         shop.wait_ready(*NAMES, seen_by="a-1", timeout=300)
         assert uids(shop) == own(shop)
@@ -62,8 +69,7 @@ def test_after_a_reboot(shops: tuple[LabCluster, ...]) -> None:
     before = [shop.uid("a-1") for shop in shops]
     for shop in shops:
         shop.power_off(*NAMES)
-    for shop in shops:
-        shop.power_on(*NAMES)
+    power_on(shops)
     for shop, uid in zip(shops, before, strict=True):
         shop.wait_ready(*NAMES, seen_by="a-1", timeout=300)
         assert uids(shop) == own(shop)
