@@ -82,7 +82,7 @@ def test_a_page_of_each_address_in_one_go() -> None:
         return "10.42.0.2 200\n10.42.1.2 503\n"
 
     cluster = Cluster(BOTH)
-    machine = SimpleNamespace(succeed=lambda _: "0a1b 4711 RUNNING\n", wait_until_succeeds=answer)
+    machine = SimpleNamespace(succeed=lambda _: "4711\n", wait_until_succeeds=answer)
     cluster.members = {"a-1": SimpleNamespace(machine=machine)}
     found = Webs(cast("LabCluster", cluster), NAMES).fetch("a-1", "10.42.0.2", "10.42.1.2")
     assert found == {"10.42.0.2": "200", "10.42.1.2": "503"}

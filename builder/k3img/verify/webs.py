@@ -14,6 +14,20 @@ if TYPE_CHECKING:
 
 PODS = "/api/v1/namespaces/default/pods"
 
+# The process of a pod's container, where containerd's shim keeps it: `k3s ctr` tells the same, but takes
+# half a minute for it on an emulated machine.
+PROCESS = """
+import json, pathlib, sys
+for file in pathlib.Path("/run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io").glob("*/config.json"):
+    notes = json.loads(file.read_text())["annotations"]
+    named = notes.get("io.kubernetes.cri.sandbox-name"), notes.get("io.kubernetes.cri.container-name")
+    if named == (sys.argv[1], "web"):
+        print(int(file.with_name("init.pid").read_text()))
+        break
+else:
+    sys.exit("no container web of pod " + sys.argv[1])
+"""
+
 # In the network of a pod: fetch other ones' pages.
 FETCH = """
 import os, sys, urllib.request
@@ -74,12 +88,7 @@ class Webs:
 
     def process(self, name: str) -> str:
         """The process of a node's pod on that node; another one after a restart."""
-        ctr = "/usr/lib/k3s/bin/k3s ctr -n k8s.io"
-        wanted = f"""labels."io.kubernetes.pod.name"==web-{name},labels."io.kubernetes.container.name"==web"""
-        found = self._cluster[name].machine.succeed(
-            f"""{ctr} tasks ls | grep -F "$({ctr} containers ls -q '{wanted}')" | head -n 1"""
-        )
-        return found.split()[1]
+        return self._cluster[name].machine.succeed(f"python3 -c '{PROCESS}' web-{name}").strip()
 
     def fetch(self, name: str, *addresses: str) -> dict[str, str]:
         """Fetch a page of each address from a node's pod; returns the HTTP statuses by address."""
