@@ -22,7 +22,7 @@ MOST_TRIES = 5
 """In `WAIT` seconds."""
 
 MOST_WORK = 0.75
-"""A busy loop takes all of a processor; an emulated one that only waits was seen to take 5 to 30%."""
+"""A busy loop takes all of a processor; an emulated one that only waits was seen to take 9 to 16%."""
 
 
 @pytest.fixture(scope="module")
