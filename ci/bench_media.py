@@ -176,11 +176,11 @@ CLUSTER_NUMBERS = {
 
 def measure_clusters(ctx: Context, repeat: int) -> list[Row]:
     """Seconds from power on of the last machine of a cluster until all of its nodes are Ready."""
-    rows = []
+    rows, folder = [], linked(ctx)
     for scenario, number in CLUSTER_NUMBERS.items():
         taken = []
         for _ in range(repeat):
-            report = verify(ctx, "x86", linked(ctx), "--scenario", scenario)
+            report = verify(ctx, "x86", folder, "--scenario", scenario)
             taken.append(float(report["numbers"][number].split()[0]))
         name = f"{scenario}: all Ready"
         rows.append(Row(name=name, value=statistics.median(taken), unit="s", samples=tuple(taken)))

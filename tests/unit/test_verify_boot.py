@@ -17,7 +17,7 @@ from k3img.profile.boards import Board
 from k3img.profile.model import Arch
 from k3img.verify import boot, run
 from k3img.verify.hardware import DISK_DRIVERS, NIC_DRIVERS, PAIRS
-from k3img.verify.scenarios import CLUSTERS, SCENARIOS, for_board
+from k3img.verify.scenarios import CLUSTERS, SCENARIOS, for_board, runs
 from k3img.vm.faults import MachineError
 from k3img.vm.spec import Accel, Bus, Network, Nic, argv
 
@@ -176,6 +176,22 @@ def test_scenarios(
     assert cli._scenarios(chosen, hardware, board) == wanted
 
 
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        (("standard", "join", "wrong-token"), (("standard",), ("join", "wrong-token"))),
+        (("wrong-token", "join", "join"), (("join", "wrong-token"),)),
+        (("join", "wait", "wrong-token"), (("join",), ("wait",), ("wrong-token",))),
+        (("wrong-token",), (("wrong-token",),)),
+        (("moved", "wait"), (("moved",), ("wait",))),
+    ],
+)
+def test_neighbours_that_share_a_bed_run_together(
+    asked: tuple[str, ...], wanted: tuple[tuple[str, ...], ...]
+) -> None:
+    assert runs(asked) == wanted
+
+
 def test_pairs() -> None:
     assert cli._pairs("nvme") == ("nvme",)
     assert cli._pairs("all") == cli._pairs(None) == tuple(PAIRS)
@@ -198,7 +214,7 @@ def test_without_pytest(
 ) -> None:
     monkeypatch.setitem(sys.modules, "k3img.verify.plugin", None)
     with pytest.raises(MissingToolError, match="verify needs") as caught:
-        run._scenario("standard", image, box, tree, Accel.TCG, run.Options())
+        run._run(["standard"], image, box, tree, Accel.TCG, run.Options())
     assert "k3img[verify]" in caught.value.hint
 
 

@@ -213,9 +213,18 @@ class LabCluster(Views):
 
     def twin(self, name: str) -> Member:
         """Another machine, off, for the node of that name, on a medium that is not written yet."""
-        self.members[f"{name}b"] = self.bed.member(f"{self._label}-{name}b", self.members[name].node)
+        return self._member(f"{name}b", self.members[name].node)
+
+    def add(self, name: str) -> Member:
+        """One more agent, as if the profile had it now: its machine is off, its medium not written yet."""
+        self.cluster = replace(self.cluster, nodes=(*self.cluster.nodes, agent(name)))
+        self.bed.secrets |= self.secrets()
+        return self._member(name, agent(name))
+
+    def _member(self, name: str, node: Node) -> Member:
+        self.members[name] = self.bed.member(f"{self._label}-{name}", node)
         self.stretch = self._stretch()
-        return self.members[f"{name}b"]
+        return self.members[name]
 
     def _stretch(self) -> float:
         machines = [member.machine for member in self.members.values()]

@@ -18,7 +18,7 @@ from k3img.profile.boards import Board
 from k3img.verify import boot, secrecy
 from k3img.verify.life import Life
 from k3img.verify.report import EMULATED_NOTE, PI_NOTE, STANDIN_NOTE, Check, Outcome, Report
-from k3img.verify.scenarios import SCENARIOS, STANDARD
+from k3img.verify.scenarios import SCENARIOS, STANDARD, runs
 from k3img.vm.spec import Accel
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
     digest = released.measure(image)
     if options.keep is not None:
         boot.forget(options.keep)
-    plugins = [_scenario(name, image, toolbox, tree, accel, options) for name in options.scenarios]
+    plugins = [_run(names, image, toolbox, tree, accel, options) for names in runs(options.scenarios)]
     checks = [check for plugin in plugins for check in plugin.checks]
     checks.append(_unchanged(image))
     console = tuple(entry for plugin in plugins for entry in plugin.console)
@@ -97,10 +97,15 @@ def verify(image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, opt
     )
 
 
-def _scenario(
-    name: str, image: ReleasedImage, toolbox: Toolbox, tree: Tree, accel: Accel, options: Options
+def _run(
+    names: Sequence[str],
+    image: ReleasedImage,
+    toolbox: Toolbox,
+    tree: Tree,
+    accel: Accel,
+    options: Options,
 ) -> VerifyPlugin:
-    """Run one scenario's checks of tests/image with pytest, in this process."""
+    """Run the checks of tests/image of scenarios that share a bed with pytest, in this process."""
     try:
         import pytest  # noqa: PLC0415 - only verify needs it
 
@@ -110,7 +115,7 @@ def _scenario(
             f"verify needs {error.name}", hint='pip install "k3img[verify]", or run ci/setup'
         ) from error
     folder = tree.root / "tests/image"
-    paths = [folder / part for part in SCENARIOS[name].parts]
+    paths = [folder / part for name in names for part in SCENARIOS[name].parts]
     if missing := [str(path) for path in paths if not path.exists()]:
         raise VerifyError(f"there is no {missing[0]}", hint="The checks come with k3img's project tree.")
 
@@ -119,7 +124,7 @@ def _scenario(
     @contextmanager
     def make_life(hardware: Hardware | None, credentials: Mapping[str, bytes] | None) -> Iterator[Life]:
         given = credentials or options.credentials
-        label = f"{name}-{next(count)}"
+        label = f"{names[0]}-{next(count)}"
         with boot.machine(
             image,
             toolbox,
@@ -139,7 +144,7 @@ def _scenario(
             )
 
     plugin = VerifyPlugin(make_life, _bed_maker(image, toolbox, accel, options), pairs=options.pairs)
-    with step(f"Scenario {name} ({accel})") as running:
+    with step(f"Scenario {' and '.join(names)} ({accel})") as running:
         status = _pytest(pytest.main, plugin, folder, paths)
         running.failed = status != pytest.ExitCode.OK
         if plugin.ended is not None:

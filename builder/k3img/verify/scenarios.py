@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from k3img.profile.boards import Board
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STANDARD, FIRST_BOOT, LINK_DOWN, HARDWARE, SSH = "standard", "first-boot", "link-down", "hardware", "ssh"
 BOOT_CHAIN = "boot-chain"
@@ -14,23 +19,30 @@ BOOT_CHAIN = "boot-chain"
 class Scenario:
     """`parts` are paths below tests/image; `boards` are those whose images it is for.
 
-    A `special` one needs a profile of its own, so that `all` leaves it out.
+    A `special` one needs a profile of its own, so that `all` leaves it out. Scenarios of one `bed`, asked
+    for one after the other, share its machines: a server's first minutes are most of what they take.
     """
 
     parts: tuple[str, ...]
     purpose: str
     boards: tuple[Board, ...] = tuple(Board)
     special: bool = False
+    bed: str = ""
+
+
+BEDS = {"join": "one server", "wrong-token": "one server"}
 
 
 def _lab(name: str, purpose: str) -> Scenario:
-    return Scenario(parts=(f"lab/test_{name.replace('-', '_')}.py",), purpose=purpose, boards=(Board.UEFI,))
+    part = f"lab/test_{name.replace('-', '_')}.py"
+    return Scenario(parts=(part,), purpose=purpose, boards=(Board.UEFI,), bed=BEDS.get(name, ""))
 
 
 CLUSTERS = {
     name: _lab(name, purpose)
     for name, purpose in {
         "join": "a server and two agents become Ready; their pods reach each other",
+        "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
         "any-order": "agents have power minutes before their server",
         "ha": "the first of three servers is killed: another one answers, and it comes back",
         "reflash-agent": "an agent's medium is written anew: it joins under its name",
@@ -52,7 +64,6 @@ CLUSTERS = {
         "shared-seed": "agents whose media are written alike, told apart by their cards",
         "power-cut": "the power fails at five points of a joiner's first boots",
         "external-postgres": "two servers on a real PostgreSQL, which is restarted",
-        "wrong-token": "a node that the server refuses, and one that was seeded for another cluster",
     }.items()
 }
 """Scenarios of several machines, which need a network of their own (`k3img.vm.lab`)."""
@@ -88,3 +99,9 @@ def for_board(board: Board) -> tuple[str, ...]:
     """Every scenario that an image for a board can pass. `standard` begins with `first-boot`."""
     fit = (name for name, scenario in SCENARIOS.items() if board in scenario.boards and not scenario.special)
     return tuple(name for name in fit if name != FIRST_BOOT or board is not Board.UEFI)
+
+
+def runs(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Scenarios in the order in which they were asked for; those that share a bed together, in ours."""
+    groups = itertools.groupby(names, key=lambda name: SCENARIOS[name].bed or name)
+    return tuple(tuple(sorted(set(group), key=list(SCENARIOS).index)) for _, group in groups)

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k3img.verify import secrecy
-from k3img.verify.lab import agent, server
 from k3img.verify.webs import Webs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from k3img.verify.lab import Bed, LabCluster
+    from k3img.verify.lab import LabCluster
 
 NAMES = ("a-1", "a-2", "a-3")
 
 
 @pytest.fixture(scope="module")
-def shop(bed: Bed) -> LabCluster:
+def shop(one_server: LabCluster) -> LabCluster:
     """A server and two agents."""
-    return bed.cluster("shop", server("a-1", initializer=True), agent("a-2"), agent("a-3"))
+    for name in NAMES[1:]:
+        one_server.add(name)
+    return one_server
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k3img.cluster import model
-from k3img.verify.lab import agent, server
 from k3img.verify.load import Ticks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from k3img.verify.lab import Bed, LabCluster
+    from k3img.verify.lab import LabCluster
+
+SERVER, WRONG, FOREIGN = "a-1", "x-1", "x-2"
 
 WAIT = 120
 
@@ -26,41 +27,47 @@ MOST_WORK = 0.75
 
 
 @pytest.fixture(scope="module")
-def shop(bed: Bed) -> LabCluster:
+def shop(one_server: LabCluster) -> LabCluster:
     """A server, an agent whose token is wrong, and one that was seeded for another cluster of that name."""
-    made = bed.cluster("locked", server("s-1", initializer=True), agent("s-2"), agent("s-3"))
-    other = model.create("locked", model.lifetime(dt.datetime.now(dt.UTC)))
-    made.flash("s-1")
-    wrong = f"K10{made.kept.secrets.ca_hash}::node:{'0' * 32}\n".encode()
-    made.flash("s-2", change=lambda files: files | {"secrets/token": wrong})
+    made = one_server
+    made.power_off(*(name for name in made.members if name != SERVER))
+    if not made[SERVER].machine.on:
+        made.flash(SERVER)
+    other = model.create(made.cluster.name, model.lifetime(dt.datetime.now(dt.UTC)))
+    token = f"K10{made.kept.secrets.ca_hash}::node:{'0' * 32}\n".encode()
+
+    def wrong(files: dict[str, bytes]) -> dict[str, bytes]:
+        return files | {"secrets/token": token}
 
     def foreign(files: dict[str, bytes]) -> dict[str, bytes]:
         """The other cluster's CA and token, this one's servers' names."""
         node = files["node.yaml"].replace(made.kept.secrets.ca_hash.encode(), other.ca_hash.encode())
         return files | {"node.yaml": node, "secrets/token": other.agent_token.encode()}
 
-    made.flash("s-3", change=foreign)
+    for name, change in ((WRONG, wrong), (FOREIGN, foreign)):
+        made.add(name)
+        made.flash(name, change=change)
     return made
 
 
 def test_server(shop: LabCluster) -> None:
-    """The server becomes Ready."""
-    shop.power_on("s-1", "s-2", "s-3")
-    shop.wait_ready("s-1", seen_by="s-1")
+    """The server is Ready, and two machines that may not join have power."""
+    shop.power_on(*(name for name in (SERVER, WRONG, FOREIGN) if not shop[name].machine.on))
+    shop.wait_ready(SERVER, seen_by=SERVER)
 
 
 def test_wrong_token(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     """A wrong token: the status says that the server refuses it, and what to do."""
-    member = shop["s-2"]
+    member = shop[WRONG]
     shop.wait_until("the refusal", lambda: "refuses this node" in member.status(), timeout=WAIT)
-    assert "k3img seed --node s-2" in member.machine.console()
+    assert f"k3img seed --node {WRONG}" in member.machine.console()
     evidence(member.status())
 
 
 def test_foreign_ca(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     """Another cluster's seed: its server is not found, and nobody else is believed."""
-    member = shop["s-3"]
-    shop.wait_until("the search", lambda: "a server of cluster locked" in member.status(), timeout=WAIT)
+    member, wanted = shop[FOREIGN], f"a server of cluster {shop.cluster.name}"
+    shop.wait_until("the search", lambda: wanted in member.status(), timeout=WAIT)
     assert member.machine.execute("systemctl is-active k3s-agent.service").stdout.strip() == "inactive"
     evidence(member.status())
 
@@ -68,7 +75,7 @@ def test_foreign_ca(shop: LabCluster, evidence: Callable[[object], None]) -> Non
 def test_slow(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     """Neither is in a busy loop: both try again, seldom, and their processors have time to spare."""
     count = "journalctl -b -u k3img-discover.service -o cat | grep -c '^Starting' || true"
-    machines = {name: shop[name].machine for name in ("s-2", "s-3")}
+    machines = {name: shop[name].machine for name in (WRONG, FOREIGN)}
 
     def tries() -> dict[str, int]:
         return {name: int(machine.succeed(count)) for name, machine in machines.items()}
@@ -90,7 +97,9 @@ def test_slow(shop: LabCluster, evidence: Callable[[object], None]) -> None:
 
 
 def test_nothing_joined(shop: LabCluster) -> None:
-    """Only the server is a node, and neither agent ran anything."""
-    assert set(shop.nodes("s-1")) == {"s-1"}
-    for name in ("s-2", "s-3"):
+    """Neither agent is a node, nor ran anything."""
+    nodes = set(shop.nodes(SERVER))
+    assert SERVER in nodes
+    assert not nodes & {WRONG, FOREIGN}
+    for name in (WRONG, FOREIGN):
         assert shop[name].machine.execute("test -e /var/lib/rancher/k3s/agent/client-kubelet.crt").rc == 1
