@@ -200,12 +200,12 @@ class LabCluster(Views):
     def __init__(self, bed: Bed, cluster: Cluster, label: str, rtc: str | None, endpoint: str | None) -> None:
         now = dt.datetime.now(dt.UTC)
         self.bed, self.cluster, self._label, self._endpoint = bed, cluster, label, endpoint
+        self._rtc = rtc
         self.kept = store.create(bed.folder / "secrets" / label / cluster.name, cluster.name, now=now)
         self.admin = model.admin(self.kept.secrets, model.lifetime(now))
-        self.members = {
-            node.name: bed.member(f"{label}-{node.name}", node, rtc=rtc) for node in cluster.nodes
-        }
-        self.stretch = self._stretch()
+        self.members: dict[str, Member] = {}
+        for node in cluster.nodes:
+            self._member(node.name, node)
         self._drawn: set[str | None] = set()
 
     def __getitem__(self, name: str) -> Member:
@@ -222,13 +222,9 @@ class LabCluster(Views):
         return self._member(name, agent(name))
 
     def _member(self, name: str, node: Node) -> Member:
-        self.members[name] = self.bed.member(f"{self._label}-{name}", node)
-        self.stretch = self._stretch()
-        return self.members[name]
-
-    def _stretch(self) -> float:
-        machines = [member.machine for member in self.members.values()]
-        return machines[0].stretch * crowding(len(machines))
+        made = self.members[name] = self.bed.member(f"{self._label}-{name}", node, rtc=self._rtc)
+        self.stretch = made.machine.stretch * crowding(len(self.members))
+        return made
 
     # Media
 

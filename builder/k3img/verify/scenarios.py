@@ -19,23 +19,17 @@ BOOT_CHAIN = "boot-chain"
 class Scenario:
     """`parts` are paths below tests/image; `boards` are those whose images it is for.
 
-    A `special` one needs a profile of its own, so that `all` leaves it out. Scenarios of one `bed`, asked
-    for one after the other, share its machines: a server's first minutes are most of what they take.
+    A `special` one needs a profile of its own, so that `all` leaves it out.
     """
 
     parts: tuple[str, ...]
     purpose: str
     boards: tuple[Board, ...] = tuple(Board)
     special: bool = False
-    bed: str = ""
-
-
-BEDS = {"join": "one server", "wrong-token": "one server"}
 
 
 def _lab(name: str, purpose: str) -> Scenario:
-    part = f"lab/test_{name.replace('-', '_')}.py"
-    return Scenario(parts=(part,), purpose=purpose, boards=(Board.UEFI,), bed=BEDS.get(name, ""))
+    return Scenario(parts=(f"lab/test_{name.replace('-', '_')}.py",), purpose=purpose, boards=(Board.UEFI,))
 
 
 CLUSTERS = {
@@ -67,6 +61,10 @@ CLUSTERS = {
     }.items()
 }
 """Scenarios of several machines, which need a network of their own (`k3img.vm.lab`)."""
+
+BEDS = {"join": "one server", "wrong-token": "one server"}
+"""Scenarios of one bed, asked for one after the other, share its machines: a server's first minutes are most
+of what they take."""
 
 SCENARIOS = {
     STANDARD: Scenario(
@@ -103,5 +101,5 @@ def for_board(board: Board) -> tuple[str, ...]:
 
 def runs(names: Iterable[str]) -> tuple[tuple[str, ...], ...]:
     """Scenarios in the order in which they were asked for; those that share a bed together, in ours."""
-    groups = itertools.groupby(names, key=lambda name: SCENARIOS[name].bed or name)
+    groups = itertools.groupby(names, key=lambda name: BEDS.get(name, name))
     return tuple(tuple(sorted(set(group), key=list(SCENARIOS).index)) for _, group in groups)

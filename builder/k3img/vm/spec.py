@@ -223,7 +223,7 @@ def _board(spec: MachineSpec) -> tuple[str, ...]:
     if spec.arch is Arch.X86_64:
         # This OVMF needs no SMM, and SMM is slow when emulated. What newer processors have costs emulated
         # ones time: SMAP, XSAVE, 5-level page tables (side by side `max` without the last of them needed 5
-        # to 10 % more). And it shows that nothing needs a processor younger than 2008.
+        # to 10 % more). A Nehalem also shows that nothing needs a processor younger than 2008.
         machine, cpu = "q35,smm=off,vmport=off", "Nehalem"
     else:
         # `max` emulates pointer authentication, which is slow; cortex-a76 has none (see runtime.md).

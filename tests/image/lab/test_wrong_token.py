@@ -22,7 +22,7 @@ WAIT = 120
 MOST_TRIES = 5
 """In `WAIT` seconds."""
 
-MOST_WORK = 0.75
+MOST_WORK = 0.5
 """A busy loop takes all of a processor; an emulated one that only waits was seen to take 9 to 16%."""
 
 
@@ -83,23 +83,23 @@ def test_slow(shop: LabCluster, evidence: Callable[[object], None]) -> None:
     def ticks() -> dict[str, Ticks]:
         return {name: Ticks.parse(machine.succeed("cat /proc/stat")) for name, machine in machines.items()}
 
+    def again() -> dict[str, int] | None:
+        now = tries()
+        return now if all(now[name] > tried[name] for name in machines) else None
+
     tried, worked, began = tries(), ticks(), shop.now()
     shop.pause(WAIT)
-    shop.wait_until(
-        "another try of both", lambda: all(now > tried[name] for name, now in tries().items()), timeout=WAIT
-    )
+    later = shop.wait_until("another try of both", again, timeout=WAIT)
     seconds, after = shop.now() - began, ticks()
-    for name, now in tries().items():
-        more, share = now - tried[name], after[name].busy_since(worked[name])
+    for name in machines:
+        more, share = later[name] - tried[name], after[name].busy_since(worked[name])
         evidence(f"{name}: {more} tries in {seconds:.0f} s, processor busy {share:.0%}")
         assert more <= MOST_TRIES * seconds / WAIT
         assert share < MOST_WORK
 
 
 def test_nothing_joined(shop: LabCluster) -> None:
-    """Neither agent is a node, nor ran anything."""
-    nodes = set(shop.nodes(SERVER))
-    assert SERVER in nodes
-    assert not nodes & {WRONG, FOREIGN}
+    """Neither agent is a node, nor ran anything: the nodes are the others that this bed has had."""
+    assert set(shop.nodes(SERVER)) == set(shop.members) - {WRONG, FOREIGN}
     for name in (WRONG, FOREIGN):
         assert shop[name].machine.execute("test -e /var/lib/rancher/k3s/agent/client-kubelet.crt").rc == 1
